@@ -1,0 +1,1 @@
+"""Convolutional networks as equations, compiled to machine code."""

@@ -1,0 +1,64 @@
+"""A compiled network as plain data: kernels, the phases that call them, and the memory they share."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from striate.notation.ir import Shape
+
+Space = Literal["arena", "constant", "input", "output"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """A place in memory: `offset` bytes into the arena (index 0), a constant, an input or an output."""
+
+    space: Space
+    index: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Machine code for one statement: `void symbol(ptr pointers, i64 chunk, ptr scratch)`.
+
+    `pointers` is the step's array of addresses, `scratch` the calling thread's own memory of at
+    least `scratch_bytes` bytes, aligned to 64.
+    """
+
+    symbol: str
+    schedule: str
+    equation: str
+    plan: str
+    ir: str
+    code: bytes
+    scratch_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One use of a kernel: `chunks` independent pieces of work, claimed one by one by any thread."""
+
+    label: str
+    kernel: int
+    chunks: int
+    pointers: tuple[Pointer, ...]
+    multiply_adds: int
+    bytes_moved: int
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Phases run one after another; the steps and chunks within a phase run in any order.
+
+    `arena_bytes` is all the memory that activations take (bytes); `constants` are packed weights.
+    """
+
+    kernels: tuple[Kernel, ...]
+    phases: tuple[tuple[Step, ...], ...]
+    constants: tuple[NDArray[np.float32], ...]
+    arena_bytes: int
+    inputs: tuple[tuple[str, Shape], ...]
+    outputs: tuple[Shape, ...]

@@ -1,0 +1,103 @@
+"""A network as a graph of equations: each node is an input, a parameter, or a statement on other nodes.
+
+Nodes compare by identity. A node's shape is logical (`[b, x, y, i]` for images); where its elements
+lie in memory is for the compiler's plan to say.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from striate.notation.ir import Shape, Statement
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Input:
+    """An array given at every call."""
+
+    name: str
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parameter:
+    """An array known when the graph is compiled: a weight, a bias, a running mean."""
+
+    name: str
+    array: Array
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(self.array.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Computed:
+    """The output of `statement` on `operands` (tensor name in the equation, node)."""
+
+    statement: Statement
+    operands: tuple[tuple[str, "Node"], ...]
+    label: str
+
+    @property
+    def shape(self) -> Shape:
+        return self.statement.shape
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Concatenated:
+    """`parts` one after another along `axis`: part k writes `y[..., i + offset_k, ...] = x_k[..., i, ...]`."""
+
+    parts: tuple["Node", ...]
+    axis: int
+    label: str
+
+    @property
+    def shape(self) -> Shape:
+        first = self.parts[0].shape
+        size = sum(part.shape[self.axis] for part in self.parts)
+        return (*first[: self.axis], size, *first[self.axis + 1 :])
+
+
+Node = Input | Parameter | Computed | Concatenated
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What is given and what is asked for; everything between hangs on the outputs."""
+
+    inputs: tuple[Input, ...]
+    outputs: tuple[Node, ...]
+
+    def nodes(self) -> list[Node]:
+        """Every node that an output needs, operands before their users."""
+        order: list[Node] = []
+        done: set[int] = set()
+        stack: list[tuple[Node, Iterator[Node]]] = [(out, operands(out)) for out in self.outputs[::-1]]
+        while stack:
+            node, pending = stack[-1]
+            successor = next((n for n in pending if id(n) not in done), None)
+            if id(node) in done:
+                stack.pop()
+            elif successor is not None:
+                stack.append((successor, operands(successor)))
+            else:
+                done.add(id(node))
+                order.append(node)
+                stack.pop()
+        return order
+
+
+def operands(node: Node) -> Iterator[Node]:
+    """The nodes that `node` reads."""
+    match node:
+        case Computed(_, named, _):
+            return iter([operand for _, operand in named])
+        case Concatenated(parts, _, _):
+            return iter(parts)
+        case _:
+            return iter(())

@@ -1,0 +1,1 @@
+"""The notation: text to equation, and what an equation means."""
