@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 OURS = "striate"
+TOLERANCE = 1e-3  # of the largest logit: what Winograd in float32 needs, and bfloat16 does not keep
 
 
 @dataclass(slots=True)
@@ -47,6 +48,11 @@ class Lane:
     def time(self) -> float:
         """The median over rounds, in seconds; nan if the engine did not run."""
         return statistics.median(self.rounds) if self.rounds else math.nan
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the engine ran and gave other logits than the golden ones (nan is other)."""
+        return bool(self.rounds) and not self.difference <= TOLERANCE
 
 
 @dataclass(slots=True)
@@ -145,7 +151,7 @@ def table(heats: Sequence[Heat], engines: Sequence[str], title: str) -> Table:
     return shown
 
 
-def notes(heats: Sequence[Heat], engines: Sequence[str], tolerance: float) -> list[str]:
+def notes(heats: Sequence[Heat], engines: Sequence[str]) -> list[str]:
     """What the table has no room for: differences, first answers, rests, and what went wrong."""
     lines = []
     for k, engine in enumerate(engines):
@@ -162,11 +168,24 @@ def notes(heats: Sequence[Heat], engines: Sequence[str], tolerance: float) -> li
             lane = heat.lanes[k]
             if lane.problem:
                 lines.append(f"{engine} did not run {heat.network}: {lane.problem}")
-            elif lane.difference > tolerance:
+            elif lane.wrong:
                 lines.append(
                     f"{engine} is WRONG on {heat.network}: difference {lane.difference:.1e}"
                 )
     return lines
+
+
+def _plain(value: object) -> object:
+    """`value` with None for the numbers that JSON does not have."""
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case dict():
+            return {key: _plain(part) for key, part in value.items()}
+        case list():
+            return [_plain(part) for part in value]
+        case _:
+            return value
 
 
 def write_json(path: Path, heats: Sequence[Heat], args: argparse.Namespace) -> None:
@@ -181,7 +200,7 @@ def write_json(path: Path, heats: Sequence[Heat], args: argparse.Namespace) -> N
         "heats": [asdict(heat) | {"ratio": heat.ratio} for heat in heats],
     }
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.write_text(json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
     partial.replace(path)
 
 
@@ -240,7 +259,6 @@ def main(given: Sequence[str] | None = None) -> int:
         print(f"race: {error}", file=sys.stderr)
         return 2
     heats: list[Heat] = []
-    tolerance = 1e-3
     for network in args.networks:
         with console.status(f"{network} ({len(heats) + 1} of {len(args.networks)})"):
             heats.append(run_heat(collection, network, [Lane(e) for e in engines], args))
@@ -249,12 +267,12 @@ def main(given: Sequence[str] | None = None) -> int:
             write_json(args.json, heats, args)
     title = f"batch {args.batch}, {args.threads} threads, {args.rounds} rounds"
     console.print(table(heats, engines, title))
-    for line in notes(heats, engines, tolerance):
+    for line in notes(heats, engines):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     lanes = [lane for heat in heats for lane in heat.lanes]
     if not any(lane.rounds for lane in lanes):
         return 2
-    return int(any(lane.rounds and not lane.difference <= tolerance for lane in lanes))
+    return int(any(lane.wrong for lane in lanes))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,109 @@
+"""The measured peaks do the work they are timed for; the race counts and reports rightly."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from striate.compiler.target import Target
+from striate.runtime import peak
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import race
+from networks import Collection, UnavailableError
+
+
+def test_every_chain_of_the_fma_loop_runs_every_turn() -> None:
+    """x = x / 2 + 1 from 1: after n turns 2 - 2^-n, summed over the chains."""
+    lanes = Target.host().lanes
+    operands = np.repeat(np.array([1.0, 0.5], np.float32), lanes)
+    sink = np.zeros((2, 64), np.float32)
+    calls = [(7, operands.ctypes.data, row.ctypes.data) for row in sink]
+    assert peak._together(peak._kernel("fma", peak._fma_ir()), calls) > 0
+    assert (sink[:, :lanes] == peak._accumulators() * (2 - 2.0**-7)).all()
+    assert not sink[:, lanes:].any()
+
+
+@pytest.mark.parametrize("streams", peak._STREAMS)
+@pytest.mark.parametrize("ahead", peak._AHEAD)
+def test_the_reading_loops_read_every_byte(streams: int, ahead: int) -> None:
+    lanes = Target.host().lanes
+    turns = 5
+    part = turns * peak._UNROLL * peak._LINE
+    data = np.random.default_rng(0).integers(0, 2**31, streams * part // 4, np.int32)
+    sink = np.zeros(64, np.int32)
+    kernel = peak._kernel(f"read{streams}_{ahead}", peak._read_ir(streams, ahead))
+    peak._together(kernel, [(turns, data.ctypes.data, part, sink.ctypes.data)])
+    assert (sink[:lanes] == np.bitwise_xor.reduce(data.reshape(-1, lanes))).all()
+
+
+def test_peaks_are_those_of_a_computer_and_grow_with_the_work() -> None:
+    assert 0.5 < peak.fma_peak(1, seconds=0.02) < 2000
+    with pytest.raises(ValueError, match="threads is 0, expected 1 or more"):
+        peak.fma_peak(0)
+    with pytest.raises(ValueError, match="threads is -1"):
+        peak.memory_bandwidth(-1)
+
+
+def heat(network: str, **times: list[float]) -> race.Heat:
+    return race.Heat(network, [race.Lane(engine, rounds=t) for engine, t in times.items()])
+
+
+def test_ratio_is_the_fastest_peer_over_ours_by_medians() -> None:
+    won = heat("a", striate=[1.0, 9.0, 1.0], openvino=[2.0, 2.0, 0.1], ncnn=[3.0, 3.0, 3.0])
+    assert won.ratio == 2.0
+    lost = heat("b", striate=[4.0], openvino=[2.0], ncnn=[])
+    assert lost.ratio == 0.5
+    assert lost.fastest_peer is not None
+    assert lost.fastest_peer.engine == "openvino"
+    alone = heat("c", striate=[], openvino=[2.0])
+    assert math.isnan(alone.ratio)
+    assert race.geometric_mean([h.ratio for h in (won, lost, alone)]) == pytest.approx(1.0)
+
+
+def test_differences_are_relative_and_shapes_must_agree() -> None:
+    expected = np.array([[1.0, -4.0]], np.float32)
+    assert race.relative_difference(np.array([[1.5, -4.0]], np.float32), expected) == 0.125
+    with pytest.raises(UnavailableError, match=r"\(2,\), expected \(1, 2\)"):
+        race.relative_difference(np.zeros(2, np.float32), expected)
+
+
+def test_wrong_answers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "version", lambda engine: "1.0")
+    right, wrong = heat("a", ncnn=[1.0]), heat("b", ncnn=[1.0])
+    right.lanes[0].difference, wrong.lanes[0].difference = 1e-6, math.nan
+    lines = [line for line in race.notes([right, wrong], ["ncnn"]) if "WRONG" in line]
+    assert len(lines) == 1
+    assert "ncnn is WRONG on b" in lines[0]
+
+
+def test_measurements_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "version", lambda engine: "1.0")
+    args = race.arguments(["--engines", "striate", "--batch", "8"])
+    race.write_json(tmp_path / "race.json", [heat("a", striate=[1.0], ncnn=[3.0])], args)
+    record = json.loads((tmp_path / "race.json").read_text())
+    assert record["batch"] == 8
+    assert record["geometric_mean_ratio"] == pytest.approx(3.0)
+    assert record["heats"][0]["lanes"][1]["rounds"] == [3.0]
+    assert record["heats"][0]["lanes"][1]["difference"] is None
+    assert list(tmp_path.iterdir()) == [tmp_path / "race.json"]
+
+
+def test_missing_graphs_and_engines_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(race, "missing", lambda engine: ("ncnn",) if engine == "ncnn" else ())
+    assert race.main(["--peers", str(tmp_path / "peers"), "--engines", "striate,ncnn"]) == 2
+    said = capsys.readouterr()
+    assert "ncnn is left out: pip install ncnn" in said.out
+    assert "alexnet.onnx is not there" in said.err
+    assert "--peers DIR" in said.err
+    with pytest.raises(UnavailableError, match="no raced network lenet"):
+        Collection(tmp_path).check(("lenet",))
+    with pytest.raises(SystemExit):
+        race.main(["--engines", "tensorflow"])
+    with pytest.raises(SystemExit):
+        race.main(["--rounds", "0"])
