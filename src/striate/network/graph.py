@@ -77,7 +77,9 @@ class Graph:
         """Every node that an output needs, operands before their users."""
         order: list[Node] = []
         done: set[int] = set()
-        stack: list[tuple[Node, Iterator[Node]]] = [(out, operands(out)) for out in self.outputs[::-1]]
+        stack: list[tuple[Node, Iterator[Node]]] = [
+            (out, operands(out)) for out in self.outputs[::-1]
+        ]
         while stack:
             node, pending = stack[-1]
             successor = next((n for n in pending if id(n) not in done), None)

@@ -1,1 +1,1 @@
-"""."""
+"""The schedules; each module is one way to compute a family of statements."""

@@ -1,0 +1,282 @@
+"""A small writer of LLVM IR text: values are names, loops are `with` blocks.
+
+Addresses are byte offsets from pointers; an offset is a Python int or the name of an i64 value.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from striate.compiler.target import Target
+
+Value = str
+Offset = int | Value
+
+
+def number(value: float) -> str:
+    """The IR literal of the float32 nearest to `value`."""
+    with np.errstate(over="ignore"):
+        wide = np.float64(np.float32(value))
+    return f"0x{int(wide.view(np.uint64)):016X}"
+
+
+@dataclass(slots=True)
+class Loop:
+    """An open loop: its index, the values it carries, and what they become in the next round."""
+
+    index: Value
+    values: list[Value]
+    following: list[Value] = field(default_factory=list)
+
+
+class Builder:
+    """Writes the body of one kernel for `target`."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.vector = target.vector
+        self._lines: list[str] = []
+        self._declarations: dict[str, None] = {}
+        self._count = 0
+        self._block = "entry"
+
+    def new(self, stem: str = "v") -> Value:
+        self._count += 1
+        return f"%{stem}{self._count}"
+
+    def emit(self, operation: str) -> Value:
+        """Write `name = operation` and return the name."""
+        name = self.new()
+        self._lines.append(f"  {name} = {operation}")
+        return name
+
+    def effect(self, operation: str) -> None:
+        """Write an operation that has no value."""
+        self._lines.append(f"  {operation}")
+
+    def call(self, result: str, function: str, *arguments: str) -> Value:
+        """Call an intrinsic; `arguments` are `type value` texts."""
+        return self.emit(self._call(result, function, arguments))
+
+    def _call(self, result: str, function: str, arguments: Sequence[str]) -> str:
+        types = ", ".join(_type(argument) for argument in arguments)
+        self._declarations[f"declare {result} @{function}({types})"] = None
+        return f"call {result} @{function}({', '.join(arguments)})"
+
+    # Integers and addresses
+
+    def add(self, a: Offset, b: Offset) -> Offset:
+        if isinstance(a, int) and isinstance(b, int):
+            return a + b
+        if a == 0:
+            return b
+        if b == 0:
+            return a
+        return self.emit(f"add nsw i64 {a}, {b}")
+
+    def multiply(self, a: Offset, b: int) -> Offset:
+        if isinstance(a, int):
+            return a * b
+        if b == 1:
+            return a
+        return 0 if b == 0 else self.emit(f"mul nsw i64 {a}, {b}")
+
+    def minimum(self, a: Offset, b: Offset) -> Offset:
+        if isinstance(a, int) and isinstance(b, int):
+            return min(a, b)
+        return self.call("i64", "llvm.smin.i64", f"i64 {a}", f"i64 {b}")
+
+    def maximum(self, a: Offset, b: Offset) -> Offset:
+        if isinstance(a, int) and isinstance(b, int):
+            return max(a, b)
+        return self.call("i64", "llvm.smax.i64", f"i64 {a}", f"i64 {b}")
+
+    def divide(self, a: Offset, b: int) -> Offset:
+        """`a // b` for a >= 0."""
+        if isinstance(a, int):
+            return a // b
+        return a if b == 1 else self.emit(f"udiv i64 {a}, {b}")
+
+    def remainder(self, a: Offset, b: int) -> Offset:
+        """`a % b` for a >= 0."""
+        if isinstance(a, int):
+            return a % b
+        return 0 if b == 1 else self.emit(f"urem i64 {a}, {b}")
+
+    def at(self, pointer: Value, offset: Offset) -> Value:
+        """The address `offset` bytes past `pointer`."""
+        if offset == 0:
+            return pointer
+        return self.emit(f"getelementptr inbounds i8, ptr {pointer}, i64 {offset}")
+
+    def argument(self, position: int) -> Value:
+        """The address that the step passes as its pointer number `position`."""
+        return self.emit(
+            f"load ptr, ptr {self.at('%pointers', 8 * position)}, align 8, !invariant.load !0"
+        )
+
+    # Floats
+
+    def zero(self) -> Value:
+        return "zeroinitializer"
+
+    def splat(self, value: float) -> Value:
+        """A vector of one constant."""
+        if value == 0 and not np.signbit(value):
+            return "zeroinitializer"
+        return f"splat (float {number(value)})"
+
+    def load(self, pointer: Value, lanes: int | None = None) -> Value:
+        """A vector from memory; only its first `lanes` elements are touched."""
+        full = self.target.lanes
+        if lanes is None or lanes >= full:
+            return self.emit(f"load {self.vector}, ptr {pointer}, align 4")
+        mask = self._mask(lanes)
+        return self.call(
+            self.vector,
+            f"llvm.masked.load.v{full}f32.p0",
+            f"ptr {pointer}",
+            "i32 4",
+            f"<{full} x i1> {mask}",
+            f"{self.vector} zeroinitializer",
+        )
+
+    def store(self, value: Value, pointer: Value, lanes: int | None = None) -> None:
+        """Write a vector; only its first `lanes` elements."""
+        full = self.target.lanes
+        if lanes is None or lanes >= full:
+            self.effect(f"store {self.vector} {value}, ptr {pointer}, align 4")
+            return
+        self.effect(
+            self._call(
+                "void",
+                f"llvm.masked.store.v{full}f32.p0",
+                (
+                    f"{self.vector} {value}",
+                    f"ptr {pointer}",
+                    "i32 4",
+                    f"<{full} x i1> {self._mask(lanes)}",
+                ),
+            )
+        )
+
+    def load_scalar(self, pointer: Value) -> Value:
+        return self.emit(f"load float, ptr {pointer}, align 4")
+
+    def store_scalar(self, value: Value, pointer: Value) -> None:
+        self.effect(f"store float {value}, ptr {pointer}, align 4")
+
+    def broadcast(self, scalar: Value) -> Value:
+        """A vector whose every lane is `scalar`."""
+        one = self.emit(f"insertelement {self.vector} poison, float {scalar}, i64 0")
+        lanes = self.target.lanes
+        return self.emit(
+            f"shufflevector {self.vector} {one}, {self.vector} poison, <{lanes} x i32> zeroinitializer"
+        )
+
+    def shuffle(self, value: Value, lanes: Sequence[int]) -> Value:
+        """Lane k of the result is lane `lanes[k]` of `value`."""
+        mask = ", ".join(f"i32 {lane}" for lane in lanes)
+        return self.emit(
+            f"shufflevector {self.vector} {value}, {self.vector} poison, <{len(lanes)} x i32> <{mask}>"
+        )
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """`a * b + c` in one rounding where the target can, else in two."""
+        name = "fma" if self.target.fma else "fmuladd"
+        v = self.vector
+        return self.call(
+            v, f"llvm.{name}.v{self.target.lanes}f32", f"{v} {a}", f"{v} {b}", f"{v} {c}"
+        )
+
+    def prefetch(self, pointer: Value) -> None:
+        """Ask for a cache line that will be read."""
+        self.effect(
+            self._call("void", "llvm.prefetch.p0", (f"ptr {pointer}", "i32 0", "i32 3", "i32 1"))
+        )
+
+    def _mask(self, lanes: int) -> str:
+        bits = ", ".join(f"i1 {int(lane < lanes)}" for lane in range(self.target.lanes))
+        return f"<{bits}>"
+
+    # Control
+
+    @contextmanager
+    def loop(
+        self,
+        start: Offset,
+        stop: Offset,
+        step: int = 1,
+        carried: Sequence[tuple[str, Value]] = (),
+        *,
+        maybe_empty: bool = False,
+    ) -> Iterator[Loop]:
+        """Run the block for start, start + step, ... below stop, carrying `(type, value)` pairs.
+
+        After the block `loop.values` are the final ones. Without `maybe_empty` the loop is known
+        to run at least once.
+        """
+        head, latch, done = (self.new(stem)[1:] for stem in ("head", "latch", "done"))
+        before = self._block
+        if maybe_empty:
+            some = self.emit(f"icmp slt i64 {start}, {stop}")
+            self.effect(f"br i1 {some}, label %{head}, label %{done}")
+        else:
+            self.effect(f"br label %{head}")
+        self._label(head)
+        place = len(self._lines)
+        state = Loop(self.new("i"), [self.new("c") for _ in carried])
+        entering = list(state.values)
+        yield state
+        following = state.following or entering
+        if len(following) != len(carried):
+            raise AssertionError("a loop must say what every carried value becomes")
+        self.effect(f"br label %{latch}")
+        self._label(latch)
+        index = self.emit(f"add nsw i64 {state.index}, {step}")
+        more = self.emit(f"icmp slt i64 {index}, {stop}")
+        self.effect(f"br i1 {more}, label %{head}, label %{done}")
+        phis = [f"  {state.index} = phi i64 [{start}, %{before}], [{index}, %{latch}]"]
+        phis += [
+            f"  {name} = phi {kind} [{value}, %{before}], [{after}, %{latch}]"
+            for name, (kind, value), after in zip(entering, carried, following, strict=True)
+        ]
+        self._lines[place:place] = phis
+        self._label(done)
+        if maybe_empty:
+            state.values = [
+                self.emit(f"phi {kind} [{value}, %{before}], [{after}, %{latch}]")
+                for (kind, value), after in zip(carried, following, strict=True)
+            ]
+        else:
+            state.values = list(following)
+
+    @contextmanager
+    def when(self, condition: Value) -> Iterator[None]:
+        """Run the block if the i1 `condition` holds."""
+        then, done = self.new("then")[1:], self.new("done")[1:]
+        self.effect(f"br i1 {condition}, label %{then}, label %{done}")
+        self._label(then)
+        yield
+        self.effect(f"br label %{done}")
+        self._label(done)
+
+    def _label(self, name: str) -> None:
+        self._lines.append(f"{name}:")
+        self._block = name
+
+    def function(self, symbol: str) -> str:
+        """The module with everything written so far as the kernel `symbol`."""
+        body = "\n".join(self._lines)
+        declarations = "\n".join(self._declarations)
+        return (
+            f"define void @{symbol}(ptr noalias %pointers, i64 %chunk, ptr noalias %scratch) {{\n"
+            f"entry:\n{body}\n  ret void\n}}\n{declarations}\n!0 = !{{}}\n"
+        )
+
+
+def _type(argument: str) -> str:
+    """The type of a `type value` text."""
+    return argument[: argument.index(">") + 1] if argument[0] == "<" else argument.split(" ")[0]

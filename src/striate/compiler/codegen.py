@@ -1,0 +1,54 @@
+"""LLVM IR text to object code and assembly; the only place that talks to LLVM to compile."""
+
+from functools import lru_cache
+from typing import Any
+
+from striate.compiler.target import Target
+
+
+def object_code(ir: str, target: Target) -> bytes:
+    """Relocatable object code of the module `ir`."""
+    machine, module = _optimised(ir, target)
+    return bytes(machine.emit_object(module))
+
+
+def assembly(ir: str, target: Target) -> str:
+    """The assembly of the module `ir`."""
+    machine, module = _optimised(ir, target)
+    return str(machine.emit_assembly(module))
+
+
+def _optimised(ir: str, target: Target) -> tuple[Any, Any]:
+    """The target machine and the module after LLVM's passes.
+
+    The schedules have already tiled, unrolled and vectorised, so LLVM's own vectorisers and
+    unroller stay off; they only add compile time.
+    """
+    import llvmlite.binding as llvm
+
+    machine = _machine(target)
+    module = llvm.parse_assembly(ir, llvm.create_context())
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return machine, module
+
+
+def _machine(target: Target) -> Any:
+    """A target machine of its own for every call: LLVM's are not safe to share between threads."""
+    import llvmlite.binding as llvm
+
+    _initialize()
+    triple = target.triple or llvm.get_process_triple()
+    return llvm.Target.from_triple(triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small"
+    )
+
+
+@lru_cache(maxsize=1)
+def _initialize() -> None:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()

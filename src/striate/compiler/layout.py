@@ -1,0 +1,56 @@
+"""Where the elements of a tensor lie in memory."""
+
+from dataclasses import dataclass
+
+from striate.notation.ir import Shape
+
+# Margin of zeros around the rows and columns of an image: (top, bottom, left, right) in pixels.
+Halo = tuple[int, int, int, int]
+NO_HALO: Halo = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`strides` in bytes, one for each axis; `halo` pixels of zeros around axes 1 and 2."""
+
+    shape: Shape
+    strides: tuple[int, ...]
+    halo: Halo = NO_HALO
+
+    @staticmethod
+    def dense(shape: Shape) -> "Layout":
+        """Row-major, nothing between the elements."""
+        return Layout(shape, _row_major(shape))
+
+    @staticmethod
+    def padded(shape: Shape, halo: Halo) -> "Layout":
+        """Row-major with `halo` around every image of `[b, x, y, i]`."""
+        if halo == NO_HALO:
+            return Layout.dense(shape)
+        batch, rows, columns, features = shape
+        top, bottom, left, right = halo
+        outer = (batch, rows + top + bottom, columns + left + right, features)
+        return Layout(shape, _row_major(outer), halo)
+
+    @property
+    def origin(self) -> int:
+        """Bytes from the start of the memory to element [0, ..., 0]."""
+        top, _, left, _ = self.halo
+        return top * self.strides[1] + left * self.strides[2] if any(self.halo) else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes from the start of the memory to its end."""
+        if self.halo == NO_HALO:
+            last = sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
+            return last + 4
+        return self.shape[0] * self.strides[0]
+
+
+def _row_major(shape: Shape) -> tuple[int, ...]:
+    strides = []
+    step = 4
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))

@@ -1,0 +1,372 @@
+"""Direct convolution and matrix multiplication: a register tile of pixels by feature vectors.
+
+    for each block of `features` vectors of output features (and each group)
+      for each tile of rows x columns output pixels
+        accumulators = 0
+        for each tap, for each channel: accumulators[pixel, vector] += data[pixel] * weight[vector]
+        store epilogue(accumulators)
+
+Every output is one chain of fused multiply-adds in the order of the equation's reduction, whatever
+the tile: its bits depend neither on the tile nor on threads. The last tile of a row is moved back
+to end at the border, so that there is one kernel and no remainder loop.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from striate.compiler.builder import Builder, Offset, Value
+from striate.compiler.layout import Halo
+from striate.compiler.schedules.base import Emission, Task, window_halo
+from striate.compiler.schedules.contraction import Contraction, fits_layout, match_contraction
+from striate.compiler.schedules.epilogue import emit_epilogue, fits_epilogue, outer_reads
+from striate.compiler.target import Target
+from striate.notation.ir import Affine, Equation, Read, Reduce, Statement
+
+name = "direct"
+
+# Work is cut into about this many chunks: enough that two to eight cores end together.
+CHUNKS = 24
+# A chunk re-reads all its weights; below this many pixels that would cost more than it balances.
+PIXELS_PER_CHUNK = 64
+UNROLL = 4
+# Pieces of a reduction up to this length are written out without a loop.
+STRAIGHT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """An output row index, or several that lie evenly in every tensor and act as one."""
+
+    indices: tuple[str, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """`rows` x `columns` output pixels by `vectors` of features held in registers."""
+
+    rows: int
+    columns: int
+    vectors: int
+
+    @property
+    def pixels(self) -> int:
+        return self.rows * self.columns
+
+
+def seconds(statement: Statement, target: Target) -> float | None:
+    contraction = _match(statement)
+    if contraction is None:
+        return None
+    extents = dict(statement.extents)
+    features = extents[contraction.feature] if contraction.feature else 1
+    lanes = math.ceil(features / target.lanes) * target.lanes
+    work = 2.0 * math.prod(extents.values()) / features * lanes
+    weights = 4.0 * math.prod(dict(statement.shapes)[contraction.weight.tensor])
+    return max(work / target.flops_per_second, weights / target.bytes_per_second)
+
+
+def halo(statement: Statement) -> dict[str, Halo]:
+    contraction = _match(statement)
+    assert contraction is not None
+    margin = window_halo(statement, contraction.data)
+    return {contraction.data.tensor: margin} if margin else {}
+
+
+def _match(statement: Statement) -> Contraction | None:
+    contraction = match_contraction(statement)
+    if contraction is None or contraction.feature is None or not contraction.rows:
+        return None
+    if not fits_epilogue(statement) or not fits_layout(statement, contraction):
+        return None
+    return contraction
+
+
+def emit(task: Task) -> Emission:
+    contraction = _match(task.statement)
+    assert contraction is not None
+    return _Direct(task, contraction).emit()
+
+
+class _Direct:
+    """One emission; the fields are the decisions."""
+
+    def __init__(self, task: Task, contraction: Contraction) -> None:
+        self.task, self.contraction, self.target = task, contraction, task.target
+        self.extents = dict(task.statement.extents)
+        assert contraction.feature is not None
+        self.features = self.extents[contraction.feature]
+        self.groups = self.extents[contraction.group] if contraction.group else 1
+        outside = outer_reads(task.statement.equation.expression) or []
+        self.tensors = [contraction.data, task.output, *[r for r in outside if r.access]]
+        self.axes = self._merge(list(contraction.rows), self.tensors)
+        self.tile = self._choose_tile()
+        self.width = self.tile.vectors * self.target.lanes
+        self.blocks = math.ceil(self.features / self.width)
+        self.builder = Builder(task.target)
+        self.pointers: dict[str, Value] = {}
+
+    def _merge(self, indices: list[str], reads: list[Read]) -> list[Axis]:
+        """Join neighbouring indices that step evenly in every read; drop those of size 1."""
+        axes: list[Axis] = []
+        for index in [i for i in indices if self.extents[i] > 1] or indices[-1:]:
+            size = self.extents[index]
+            if axes and all(
+                self.task.step(read, axes[-1].indices[-1]) == self.task.step(read, index) * size
+                for read in reads
+            ):
+                axes[-1] = Axis((*axes[-1].indices, index), axes[-1].size * size)
+            else:
+                axes.append(Axis((index,), size))
+        return axes
+
+    def _step(self, read: Read, axis: Axis) -> int:
+        return self.task.step(read, axis.indices[-1])
+
+    def _choose_tile(self) -> Tile:
+        columns = self.axes[-1].size
+        rows = self.axes[-2].size if len(self.axes) > 1 else 1
+        vectors = math.ceil(self.features / self.target.lanes)
+        budget = self.target.registers - 1
+        best, best_cost = Tile(1, 1, 1), math.inf
+        for v in range(1, min(vectors, 8) + 1):
+            for r in {1, min(2, rows), min(4, rows)}:
+                for c in range(1, min(columns, budget) + 1):
+                    if r * c * v + v > budget or (r > 1 and c < columns):
+                        continue
+                    cost = self._tile_cost(Tile(r, c, v), rows, columns, vectors)
+                    if cost < best_cost - 1e-9:
+                        best, best_cost = Tile(r, c, v), cost
+        return best
+
+    def _tile_cost(self, tile: Tile, rows: int, columns: int, vectors: int) -> float:
+        """Cycles for each useful multiply-add: waste at the borders, loads, and latency."""
+        waste = math.ceil(columns / tile.columns) * tile.columns / columns
+        waste *= math.ceil(rows / tile.rows) * tile.rows / rows
+        waste *= math.ceil(vectors / tile.vectors) * tile.vectors / vectors
+        products = tile.pixels * tile.vectors
+        loads = (tile.pixels + tile.vectors) / products
+        latency = 10 / products
+        # A panel of weights that outgrows the first-level cache is read from the second for every tile.
+        weight_loads = 1 / tile.pixels
+        return waste * (max(1.0, loads, latency) + 0.02 * loads + 0.1 * weight_loads)
+
+    # The shape of the work
+
+    def _outer_tiles(self) -> list[tuple[Axis, int, int]]:
+        """(axis, tile size, number of tiles) of every row axis, outermost first."""
+        sizes = [1] * len(self.axes)
+        sizes[-1] = self.tile.columns
+        if len(self.axes) > 1:
+            sizes[-2] = self.tile.rows
+        return [(a, s, math.ceil(a.size / s)) for a, s in zip(self.axes, sizes, strict=True)]
+
+    def emit(self) -> Emission:
+        tiles = self._outer_tiles()
+        total = math.prod(count for _, _, count in tiles)
+        panels = self.groups * self.blocks
+        row_chunks = max(1, min(CHUNKS, total * self.tile.pixels // PIXELS_PER_CHUNK, total))
+        panel_chunks = min(panels, math.ceil(CHUNKS / row_chunks))
+        b = self.builder
+        for position, (tensor, _) in enumerate(self.task.layouts):
+            self.pointers[tensor] = b.argument(position)
+        row_chunk, panel_chunk = b.remainder("%chunk", row_chunks), b.divide("%chunk", row_chunks)
+        first, last = self._share(row_chunk, row_chunks, total)
+        first_panel, last_panel = self._share(panel_chunk, panel_chunks, panels)
+        with (
+            b.loop(first_panel, last_panel) as panel,
+            b.loop(first, last) as tile,
+        ):
+            self._tile(panel.index, self._decode(tile.index, tiles))
+        plan = (
+            f"{name}: tile of {self.tile.rows} x {self.tile.columns} pixels by {self.tile.vectors} "
+            f"vectors of {self.target.lanes}; {panels} panels x {total} tiles in "
+            f"{row_chunks * panel_chunks} chunks"
+        )
+        packing = {self.contraction.weight.tensor: self._packing()}
+        return Emission(b, row_chunks * panel_chunks, plan, packing)
+
+    def _share(self, chunk: Offset, chunks: int, total: int) -> tuple[Offset, Offset]:
+        """The range of `total` things that belongs to `chunk`, evenly."""
+        b = self.builder
+        if chunks == 1:
+            return 0, total
+        following = b.add(chunk, 1)
+        return (
+            b.divide(b.multiply(chunk, total), chunks),
+            b.divide(b.multiply(following, total), chunks),
+        )
+
+    def _decode(self, tile: Value, tiles: list[tuple[Axis, int, int]]) -> dict[Axis, Offset]:
+        """The first pixel of a tile on every axis; the last tile of an axis ends at its border."""
+        b = self.builder
+        start: dict[Axis, Offset] = {}
+        rest: Offset = tile
+        for axis, size, count in reversed(tiles):
+            place = b.remainder(rest, count) if axis is not tiles[0][0] else rest
+            rest = b.divide(rest, count)
+            start[axis] = b.minimum(b.multiply(place, size), axis.size - size)
+        return start
+
+    def _position(self, read: Read, start: dict[Axis, Offset]) -> Offset:
+        """The byte offset of `read` at the tile's first pixel."""
+        offset: Offset = self.task.base(read)
+        for axis, place in start.items():
+            offset = self.builder.add(offset, self.builder.multiply(place, self._step(read, axis)))
+        return offset
+
+    def _pixel(self, read: Read, row: int, column: int) -> int:
+        """The byte offset of a pixel of the tile from its first."""
+        offset = column * self._step(read, self.axes[-1])
+        return offset + (row * self._step(read, self.axes[-2]) if row else 0)
+
+    # The code of one tile
+
+    def _tile(self, panel: Value, start: dict[Axis, Offset]) -> None:
+        b, data = self.builder, self.contraction.data
+        group, block = b.divide(panel, self.blocks), b.remainder(panel, self.blocks)
+        taps = [i for i in self.contraction.reduction.indices if i != self.contraction.channel]
+        order = [*taps, *([self.contraction.channel] if self.contraction.channel else [])]
+        runs = self._merge(order, [data])
+        panel_bytes = math.prod(run.size for run in runs) * self.width * 4
+        weights = b.at(
+            self.pointers[self.contraction.weight.tensor], b.multiply(panel, panel_bytes)
+        )
+        offset = self._position(data, start)
+        if self.contraction.group:
+            offset = b.add(offset, b.multiply(group, self.task.step(data, self.contraction.group)))
+        pixels = b.at(self.pointers[data.tensor], offset)
+        zeros = [b.zero()] * (self.tile.pixels * self.tile.vectors)
+        sums = self._reduce(runs, pixels, weights, zeros)[1]
+        self._finish(sums, group, block, start)
+
+    def _reduce(
+        self, runs: list[Axis], pixels: Value, weights: Value, sums: list[Value]
+    ) -> tuple[Value, list[Value]]:
+        """Nest the reduction loops; gives the weights' place after them, and the sums."""
+        b, (run, *inner) = self.builder, runs
+        step = self._step(self.contraction.data, run)
+
+        def body(
+            place: Value, panel: Value, old: list[Value], count: int
+        ) -> tuple[Value, list[Value]]:
+            for k in range(count):
+                at = b.at(place, k * step)
+                if inner:
+                    panel, old = self._reduce(inner, at, panel, old)
+                else:
+                    old = self._products(at, b.at(panel, k * self.width * 4), old)
+            return (panel if inner else b.at(panel, count * self.width * 4)), old
+
+        if run.size == 1 or (not inner and run.size <= STRAIGHT):
+            return body(pixels, weights, sums, run.size)
+        unroll = 1 if inner else UNROLL
+        carried = [("ptr", pixels), ("ptr", weights), *[(b.vector, value) for value in sums]]
+        with b.loop(0, run.size // unroll, 1, carried) as loop:
+            place, panel, *old = loop.values
+            panel, new = body(place, panel, old, unroll)
+            loop.following = [b.at(place, unroll * step), panel, *new]
+        place, panel, *sums = loop.values
+        return body(place, panel, sums, run.size % unroll)
+
+    def _products(self, pixels: Value, weights: Value, sums: list[Value]) -> list[Value]:
+        """One channel of one tap: an outer product of the tile's pixels and the weight vectors."""
+        b, tile = self.builder, self.tile
+        size = self.target.lanes * 4
+        vectors = [b.load(b.at(weights, v * size)) for v in range(tile.vectors)]
+        result: list[Value] = []
+        for row in range(tile.rows):
+            for column in range(tile.columns):
+                place = b.at(pixels, self._pixel(self.contraction.data, row, column))
+                value = b.broadcast(b.load_scalar(place))
+                old = sums[len(result) : len(result) + tile.vectors]
+                result += [b.fma(value, w, s) for w, s in zip(vectors, old, strict=True)]
+        return result
+
+    def _finish(
+        self, sums: list[Value], group: Offset, block: Offset, start: dict[Axis, Offset]
+    ) -> None:
+        """Apply the epilogue and store; the last block of features may be partial."""
+        b = self.builder
+        partial = self.features % self.width
+        if not partial:
+            self._store(sums, group, block, start, self.width)
+        elif self.blocks == 1:
+            self._store(sums, group, block, start, partial)
+        else:
+            is_last = b.emit(f"icmp eq i64 {block}, {self.blocks - 1}")
+            inverse = b.emit(f"xor i1 {is_last}, true")
+            with b.when(inverse):
+                self._store(sums, group, block, start, self.width)
+            with b.when(is_last):
+                self._store(sums, group, block, start, partial)
+
+    def _store(
+        self,
+        sums: list[Value],
+        group: Offset,
+        block: Offset,
+        start: dict[Axis, Offset],
+        features: int,
+    ) -> None:
+        b, task, lanes = self.builder, self.task, self.target.lanes
+        feature_axis = task.output.access[-1]
+        origin: dict[Read, Offset] = {}
+
+        def place(read: Read) -> Callable[[int, int, int], Offset]:
+            if read not in origin:
+                offset = self._position(read, start)
+                if read.access[-1] == feature_axis:
+                    offset = b.add(offset, b.multiply(block, self.width * 4))
+                    offset = b.add(offset, b.multiply(group, self.features * 4))
+                origin[read] = offset
+            step = lanes * 4 if read.access[-1] == feature_axis else 0
+            return lambda row, column, vector: b.add(
+                origin[read], self._pixel(read, row, column) + vector * step
+            )
+
+        values = iter(sums)
+        for row in range(self.tile.rows):
+            for column in range(self.tile.columns):
+                for vector in range(self.tile.vectors):
+                    total = next(values)
+                    rest = features - vector * lanes
+                    if rest <= 0:
+                        continue
+                    bound = rest if rest < lanes else None
+
+                    def address(
+                        read: Read, r: int = row, c: int = column, v: int = vector
+                    ) -> tuple[Value, Offset]:
+                        pointer = self.pointers[read.tensor]
+                        return pointer, place(read)(r, c, v) if read.access else task.base(read)
+
+                    reduced: dict[Reduce, Value] = {self.contraction.reduction: total}
+                    result = emit_epilogue(b, task, reduced, address, bound)
+                    pointer, offset = address(task.output)
+                    b.store(result, b.at(pointer, offset), bound)
+
+    def _packing(self) -> Statement:
+        """`packed[group, block, taps..., channel, lane] = weight`, the order in which tiles read it."""
+        contraction = self.contraction
+        weight, feature = contraction.weight, contraction.feature
+        assert feature is not None
+        order = [*contraction.taps, *([contraction.channel] if contraction.channel else [])]
+        outer = [contraction.group] if contraction.group else []
+        last = weight.access[-1]
+        split = Affine(
+            (*[t for t in last.terms if t[0] != feature], ("block", self.width), ("lane", 1))
+        )
+        indices = [*outer, "block", *order, "lane"]
+        sizes = {**self.extents, "block": self.blocks, "lane": self.width}
+        output = Read("packed", tuple(Affine(((i, 1),)) for i in indices))
+        source = Read(weight.tensor, (*weight.access[:-1], split))
+        extents = tuple((i, sizes[i]) for i in indices)
+        shape = dict(self.task.statement.shapes)[weight.tensor]
+        return Statement(
+            Equation(output, source, extents),
+            ((weight.tensor, shape),),
+            extents,
+            tuple(size for _, size in extents),
+        )

@@ -1,0 +1,105 @@
+"""What the compiler needs to know of a CPU: its vectors, registers, caches, and LLVM's name for it."""
+
+import os
+import platform
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+# From most to least able; `host` takes the first whose features it finds.
+_NAMES = ("avx512", "avx2", "neon", "generic")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A CPU to compile for; `lanes` float32 a vector, `l1` and `l2` in bytes per core."""
+
+    name: str
+    triple: str
+    cpu: str
+    features: str
+    lanes: int
+    registers: int
+    fma: bool
+    masks: bool
+    l1: int = 32 << 10
+    l2: int = 512 << 10
+    flops_per_second: float = 100e9
+    bytes_per_second: float = 20e9
+
+    @property
+    def vector(self) -> str:
+        """The LLVM type of one vector."""
+        return f"<{self.lanes} x float>"
+
+    @staticmethod
+    def named(name: str) -> "Target":
+        """The target of that name, for this operating system; ValueError for an unknown name."""
+        if name not in _NAMES:
+            raise ValueError(f"no target {name!r}; the targets are {', '.join(_NAMES)}")
+        x86, arm = _triple("x86_64"), _triple("aarch64")
+        return {
+            "avx512": Target("avx512", x86, "skylake-avx512", "", 16, 32, fma=True, masks=True),
+            "avx2": Target("avx2", x86, "haswell", "", 8, 16, fma=True, masks=True),
+            "neon": Target("neon", arm, "generic", "+neon", 4, 32, fma=True, masks=False),
+            "generic": Target("generic", "", "", "", 4, 16, fma=False, masks=False),
+        }[name]
+
+    @staticmethod
+    @lru_cache(maxsize=1)
+    def host() -> "Target":
+        """The CPU this process runs on."""
+        import llvmlite.binding as llvm
+
+        try:
+            features = dict(llvm.get_host_cpu_features())
+        except RuntimeError:
+            features = {}
+        if features.get("avx512f") and features.get("avx512vl") and features.get("avx512dq"):
+            name = "avx512"
+        elif features.get("avx2") and features.get("fma"):
+            name = "avx2"
+        elif platform.machine().lower() in ("aarch64", "arm64"):
+            name = "neon"
+        else:
+            name = "generic"
+        flat = ",".join(("+" if on else "-") + key for key, on in sorted(features.items()))
+        cpu = llvm.get_host_cpu_name() if features else ""
+        triple = llvm.get_process_triple()
+        return replace(
+            Target.named(name),
+            triple=triple,
+            cpu=cpu,
+            features=flat,
+            l1=_cache_bytes(1) or 32 << 10,
+            l2=_cache_bytes(2) or 512 << 10,
+        )
+
+    def runs_here(self) -> bool:
+        """Whether this CPU can execute code made for the target."""
+        order = ["avx512", "avx2", "generic"]
+        host = Target.host().name
+        if self.name in order and host in order:
+            return order.index(self.name) >= order.index(host)
+        return self.name in (host, "generic")
+
+
+def _triple(machine: str) -> str:
+    system = {"Darwin": "apple-darwin", "Windows": "pc-windows-msvc"}
+    return f"{machine}-{system.get(platform.system(), 'unknown-linux-gnu')}"
+
+
+def _cache_bytes(level: int) -> int | None:
+    """The size of the data cache of `level` as the system tells it, or None."""
+    name = {1: "SC_LEVEL1_DCACHE_SIZE", 2: "SC_LEVEL2_CACHE_SIZE"}[level]
+    try:
+        size = os.sysconf(name)
+    except (AttributeError, ValueError, OSError):
+        size = 0
+    if size > 0:
+        return size
+    try:
+        text = Path(f"/sys/devices/system/cpu/cpu0/cache/index{level if level > 1 else 0}/size")
+        return int(text.read_text().strip().rstrip("K")) << 10
+    except (OSError, ValueError):
+        return None

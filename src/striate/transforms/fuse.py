@@ -1,0 +1,59 @@
+"""Fuse element-wise work into the equation before it: one kernel where there were several."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from striate.network.graph import Computed, Concatenated, Graph, Node
+from striate.transforms.rewrite import (
+    count_uses,
+    has_reduction,
+    inline,
+    reads_in_place,
+    rebuild,
+)
+
+
+def fuse(graph: Graph) -> Graph:
+    """Put each producer that has one reader, and is read in place, into its reader's expression.
+
+        t[b,p,q,j] = sum[u,v,i](W[u,v,i,j] * x[b,p+u,q+v,i]) + B[j]
+        y[b,p,q,j] = relu(t[b,p,q,j] + z[b,p,q,j])
+    becomes
+        y[b,p,q,j] = relu(sum[u,v,i](W[u,v,i,j] * x[b,p+u,q+v,i]) + B[j] + z[b,p,q,j])
+
+    A kernel reduces once: of two producers that reduce, the later one is taken in.
+    """
+    uses = count_uses(graph)
+    place = {id(node): k for k, node in enumerate(graph.nodes())}
+    single = {id(node) for node in graph.nodes() if uses[id(node)] == 1}
+    single -= {id(output) for output in graph.outputs}
+
+    def change(node: Node, new: Callable[[Node], Node]) -> Node:
+        match node:
+            case Computed():
+                candidates = {id(new(o)): place[id(o)] for _, o in node.operands if id(o) in single}
+                named = tuple((name, new(operand)) for name, operand in node.operands)
+                return _absorb(replace(node, operands=named), candidates)
+            case Concatenated():
+                return replace(node, parts=tuple(new(part) for part in node.parts))
+            case _:
+                return node
+
+    return rebuild(graph, change)
+
+
+def _absorb(node: Computed, candidates: dict[int, int]) -> Computed:
+    """`node` with its absorbable operands inlined, the latest first."""
+    latest = sorted(node.operands, key=lambda pair: -candidates.get(id(pair[1]), -1))
+    for _, producer in latest:
+        if id(producer) not in candidates or not isinstance(producer, Computed):
+            continue
+        # Inlining may have renamed the operand: look its name up again.
+        names = [name for name, operand in node.operands if operand is producer]
+        if len(names) != 1 or not reads_in_place(node.statement, names[0], producer.shape):
+            continue
+        expressions = (node.statement.equation.expression, producer.statement.equation.expression)
+        if all(has_reduction(expression) for expression in expressions):
+            continue
+        node = inline(node, names[0], producer) or node
+    return node
