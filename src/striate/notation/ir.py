@@ -1,7 +1,8 @@
 """The grammar of the notation: every form an equation can take, on one page.
 
     equation    output[affine, ...] = expression
-    expression  constant | index position | read | function(expression, ...) | reduction over indices
+    expression  constant | position of an index | read | function(expression, ...)
+                | kind of expression over indices
     affine      (sum of coefficient * index + offset) [// divisor | / divisor]
 
 The nodes are plain data; what they mean is said once, by `interpret`.
@@ -103,7 +104,7 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Reduce:
-    """`kind` of `body` over all values of `indices`; points that read outside a box are left out."""
+    """`kind` of `body` over all `indices`; points that read outside a box are left out."""
 
     kind: str
     indices: tuple[str, ...]
@@ -127,7 +128,8 @@ class Statement:
     """An equation whose every size is known: what is interpreted, planned and compiled.
 
     `shapes` holds the operands' shapes in the order of their first appearance, `extents` the size
-    of every index (output indices first, then reductions in their order), `shape` the output's shape.
+    of every index (output indices first, then reductions in their order), `shape` that of the
+    output.
     """
 
     equation: Equation
