@@ -135,6 +135,7 @@ def _converted(collection: Collection, name: str, shape: tuple[int, ...]) -> tup
 
 def striate(collection: Collection, name: str, batch: int, threads: int) -> Runner:
     """This package, with the golden weights."""
+    os.environ["STRIATE_THREADS"] = str(threads)  # read when the thread team starts
     import striate as st
 
     model = st.models.create(name)

@@ -188,8 +188,20 @@ def _plain(value: object) -> object:
             return value
 
 
+def comma_separated(text: str) -> tuple[str, ...]:
+    """The names in `text`."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def write_whole(path: Path, record: object) -> None:
+    """`record` as JSON in `path`, renamed into place so that no reader sees half a file."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
+    partial.replace(path)
+
+
 def write_json(path: Path, heats: Sequence[Heat], args: argparse.Namespace) -> None:
-    """Everything measured, written at once (a reader never sees half a file)."""
+    """Everything that the race measured."""
     record = {
         "batch": args.batch,
         "threads": args.threads,
@@ -199,21 +211,18 @@ def write_json(path: Path, heats: Sequence[Heat], args: argparse.Namespace) -> N
         "geometric_mean_ratio": geometric_mean([heat.ratio for heat in heats]),
         "heats": [asdict(heat) | {"ratio": heat.ratio} for heat in heats],
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
-    partial.replace(path)
+    write_whole(path, record)
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
-    split = lambda text: tuple(part for part in text.split(",") if part)  # noqa: E731
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--networks", type=split, default=NAMES, help="names, with commas between")
+    parser.add_argument("--networks", type=comma_separated, default=NAMES, help="comma-separated")
     parser.add_argument(
-        "--engines", type=split, default=tuple(ENGINES), help="names, with commas between"
+        "--engines", type=comma_separated, default=tuple(ENGINES), help="comma-separated"
     )
     parser.add_argument("--batch", type=int, default=1, help="images at once")
     parser.add_argument("--threads", type=int, default=2, help="threads of every engine")
