@@ -1,11 +1,12 @@
-"""How long from nothing to the first answer: compiling (cold), loading compiled code (warm), the shell.
+"""How long from nothing to the first answer: compiling (cold), loading (warm), the shell.
 
     python benchmarks/startup.py                              # 13 networks and `striate classify`
     python benchmarks/startup.py --networks resnet50 --json startup.json
 
-Every time is measured in a process of its own with a code cache of its own. "cold" and "warm" are
-the first call of a model less its second one: drawing the graph, compiling or loading, and packing the
-weights. Reading or drawing the weights themselves comes before, and is shown apart.
+Every start is a process of its own; a network's processes share a code cache that is empty at the
+first. "cold" and "warm" are the first call of a model less its second one: drawing the graph,
+compiling or loading, packing the weights. Having the weights (drawn, not read, here) comes before
+and is shown apart, as is the import, beside NumPy's.
 """
 
 import argparse
@@ -30,7 +31,7 @@ PHOTOS = Path(__file__).resolve().parents[1] / "examples"
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Seconds of one process: importing, having the weights, preparing the first call, a later call."""
+    """Seconds of one process: the import, the weights, what the first call prepares, a call."""
 
     imports: float
     weights: float
@@ -39,7 +40,7 @@ class Start:
 
 
 def start_here(collection: Collection, name: str) -> Start:
-    """Import, create and run `name` in this process, which must not have imported the package before."""
+    """Import, create and run `name` in this process, which must be a new one."""
     began = time.perf_counter()
     import striate as st
 
@@ -68,7 +69,7 @@ def start_process(name: str, peers: Path, cache: str) -> Start:
 
 
 def classify_seconds(cache: str, times: int) -> tuple[float, list[float]]:
-    """Seconds from the shell's Enter to the end of `striate classify PHOTO`: cold, then warm ones."""
+    """Seconds of `striate classify PHOTO` as the shell sees it: cold, then warm ones."""
     program = Path(sys.executable).with_name("striate")
     photo = next((path for path in sorted(PHOTOS.rglob("*.jpg"))), None)
     if photo is None or not program.exists():
