@@ -135,13 +135,12 @@ def _converted(collection: Collection, name: str, shape: tuple[int, ...]) -> tup
 
 def striate(collection: Collection, name: str, batch: int, threads: int) -> Runner:
     """This package, with the golden weights."""
-    os.environ["STRIATE_THREADS"] = str(threads)  # read when the thread team starts
     import striate as st
 
     model = st.models.create(name)
     model.load_state_dict(collection.state_dict(name))
     images = np.ascontiguousarray(collection.images(name, batch).transpose(0, 2, 3, 1))
-    return lambda: model(images)
+    return lambda: model(images, threads=threads)
 
 
 ENGINES = {"striate": striate, "onnxruntime": onnxruntime, "openvino": openvino, "ncnn": ncnn}

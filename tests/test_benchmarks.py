@@ -3,16 +3,20 @@
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from striate.compiler.program import Kernel, Program, Step
 from striate.compiler.target import Target
 from striate.runtime import peak
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import layers
 import race
+import startup
 from networks import Collection, UnavailableError
 
 
@@ -107,3 +111,42 @@ def test_missing_graphs_and_engines_are_said(
         race.main(["--engines", "tensorflow"])
     with pytest.raises(SystemExit):
         race.main(["--rounds", "0"])
+
+
+def two_phase_program() -> Program:
+    """A convolution, then two kernels side by side."""
+    kernel = Kernel("k", "direct", "", "", "", b"", 0)
+    first = Step("conv", 0, 1, (), multiply_adds=500, bytes_moved=10)
+    left = Step("left", 0, 1, (), multiply_adds=100, bytes_moved=3000)
+    right = Step("right", 1, 1, (), multiply_adds=100, bytes_moved=1000)
+    pool = replace(kernel, schedule="pooling")
+    return Program((kernel, pool), ((first,), (left, right)), (), 0, (), ())
+
+
+def test_rows_hold_the_work_of_their_phase() -> None:
+    limits = layers.Limits(flops=1000.0, bandwidth=1000.0)
+    conv, both = layers.rows(two_phase_program(), (2.0, 8.0))
+    assert (conv.flops, conv.roofline(limits)) == (500.0, 0.5)
+    assert (both.label, both.schedule) == ("left | right", "direct | pooling")
+    # 4000 bytes take 4 s, 200 multiply-adds 0.4 s: memory is the limit.
+    assert (both.flops, both.roofline(limits)) == (50.0, 0.5)
+    with pytest.raises(ValueError, match="zip"):
+        layers.rows(two_phase_program(), (2.0,))
+
+
+def test_the_table_of_layers_ends_with_the_whole() -> None:
+    found = layers.rows(two_phase_program(), (2.0, 6.0))
+    shown = layers.table(found, layers.Limits(1000.0, 1000.0), "a")
+    last = [list(column.cells)[-1] for column in shown.columns]
+    # 1400 operations in 8 s; at the limits the phases would take 1 s and 4 s.
+    assert last == ["all phases", "", "8000000.0", "100.0%", "0.0", "18%", "0.00", "62%"]
+
+
+def test_scripts_say_which_graph_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for main, extra in ((layers.main, ["resnet50"]), (startup.main, [])):
+        assert main([*extra, "--peers", str(tmp_path)]) == 2
+        assert ".onnx is not there" in capsys.readouterr().err
+    assert layers.main(["lenet", "--peers", str(tmp_path)]) == 2
+    assert "no raced network lenet" in capsys.readouterr().err
