@@ -14,7 +14,6 @@ from striate.weights.pth import map_file
 from striate.weights.state import rename
 from striate.weights.tensors import contiguous_array
 
-
 _ELEMENTS: Mapping[str, str] = {
     "F64": "float64",
     "F32": "float32",
@@ -68,7 +67,7 @@ def write_safetensors(
 ) -> Path:
     """Write `state` to `path`: complete or not at all, never a half-written file in its place.
 
-    Raises WeightsError where a name is not a string or an element type has no place in the format.
+    Raises WeightsError where an element type has no place in the format or the disk refuses.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -78,7 +77,7 @@ def write_safetensors(
     for name, value in state.items():
         array = np.asarray(value)
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        if not isinstance(name, str) or array.dtype.kind not in "fiub" or array.itemsize > 8:
+        if array.dtype.kind not in "fiub" or array.itemsize > 8:
             raise WeightsError(f"{target}: {name!r} of type {array.dtype} cannot be written")
         # ascontiguousarray would make a scalar an array of one axis.
         arrays[name] = array.copy() if not array.flags.c_contiguous else array
@@ -91,7 +90,7 @@ def write_safetensors(
         save_file(arrays, temporary, metadata=dict(metadata) if metadata else None)
         _flush(temporary)
         os.replace(temporary, target)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError) as error:
         raise WeightsError(f"{target}: cannot be written: {error}") from error
     finally:
         Path(temporary).unlink(missing_ok=True)
