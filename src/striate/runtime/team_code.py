@@ -1,0 +1,105 @@
+"""The team's machine code in this process: compiled once, then read from the code cache."""
+
+import ctypes
+import hashlib
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from striate.compiler.cache import CodeCache
+from striate.runtime import team_ir
+from striate.runtime.loader import Function, ObjectCode, load
+
+
+@dataclass(frozen=True, slots=True)
+class TeamCode:
+    """The functions of `team_ir`; Python's lock is free while they run. Pointers are integers."""
+
+    serve: Callable[[int, int], int]
+    run: Callable[[int, int], None]
+    alone: Callable[[int], None]
+    occupied: Callable[[int, int, int], int]
+    stop: Callable[[int], None]
+    pauses: Callable[[int, int], None]
+    code: Function
+
+
+@lru_cache(maxsize=1)
+def team_code() -> TeamCode:
+    """The team's functions for this CPU."""
+    (code,) = load([ObjectCode(team_ir.SYMBOL, _object_code())])
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    address_of = ctypes.CFUNCTYPE(pointer, integer)(code.address)
+
+    def function(name: str, result: type | None, *arguments: type) -> Callable[..., Any]:
+        where = address_of(team_ir.FUNCTIONS.index(name))
+        prototype: Callable[[int], Callable[..., Any]] = ctypes.CFUNCTYPE(result, *arguments)
+        return prototype(where)
+
+    return TeamCode(
+        serve=function("serve", ctypes.c_int32, pointer, integer),
+        run=function("run", None, pointer, pointer),
+        alone=function("alone", None, pointer),
+        occupied=function("occupied", ctypes.c_int32, pointer, pointer, integer),
+        stop=function("stop", None, pointer),
+        pauses=function("pauses", None, pointer, integer),
+        code=code,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SystemCalls:
+    """What the team asks of Linux: addresses in the C library and numbers of system calls."""
+
+    syscall: int
+    getcpu: int
+    futex: int
+    affinity: int
+
+
+def system_calls() -> SystemCalls | None:
+    """The system calls by which threads sleep and spread, or None on other systems."""
+    numbers = team_ir.SYSTEM_CALLS.get(team_ir.machine())
+    if platform.system() != "Linux" or numbers is None or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return None
+    where = symbol("syscall")
+    return SystemCalls(where, symbol("sched_getcpu"), *numbers) if where else None
+
+
+def yielding() -> int:
+    """The address of the system's function that lets other threads run, or 0."""
+    if platform.system() == "Windows":
+        kernel = getattr(ctypes, "windll").kernel32  # noqa: B009 (unknown to checkers elsewhere)
+        return ctypes.cast(kernel.SwitchToThread, ctypes.c_void_p).value or 0
+    return symbol("sched_yield")
+
+
+def symbol(name: str) -> int:
+    """The address of `name` in the C library that Python itself uses, or 0."""
+    try:
+        return ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value or 0
+    except (AttributeError, OSError, TypeError):
+        return 0
+
+
+def _object_code() -> bytes:
+    from llvmlite import binding
+
+    ir = team_ir.team_ir(team_ir.machine())
+    triple = binding.get_process_triple()
+    version = ".".join(str(part) for part in binding.llvm_version_info)
+    key = f"team {hashlib.sha256(ir.encode()).hexdigest()} {triple} LLVM {version}"
+    cache = CodeCache()
+    code = cache.get(key)
+    if code is None:
+        binding.initialize_native_target()
+        binding.initialize_native_asmprinter()
+        target = binding.Target.from_triple(triple)
+        machine = target.create_target_machine(opt=2, reloc="pic", codemodel="small")
+        module = binding.parse_assembly(ir)
+        module.verify()
+        code = bytes(machine.emit_object(module))
+        cache.put(key, code)
+    return code

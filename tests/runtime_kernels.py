@@ -1,0 +1,167 @@
+"""Hand-written kernels and programs made of them, for the tests of the runtime."""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from striate.compiler.program import Kernel, Pointer, Program, Step
+
+BLOCK = 16
+
+# Block c of y is block c of x plus one.
+_ADVANCE = """
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
+  %x.at = getelementptr ptr, ptr %pointers, i64 0
+  %y.at = getelementptr ptr, ptr %pointers, i64 1
+  %x = load ptr, ptr %x.at
+  %y = load ptr, ptr %y.at
+  %i = mul i64 %chunk, 16
+  %s = getelementptr float, ptr %x, i64 %i
+  %d = getelementptr float, ptr %y, i64 %i
+  %v = load <16 x float>, ptr %s, align 4
+  %w = fadd <16 x float> %v, splat (float 1.0)
+  store <16 x float> %w, ptr %d, align 4
+  ret void
+}
+"""
+
+# Block c of y is block n-1-c of x plus one, by way of scratch memory.
+_REVERSE = """
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
+  %y.at = getelementptr ptr, ptr %pointers, i64 1
+  %last.at = getelementptr ptr, ptr %pointers, i64 2
+  %x = load ptr, ptr %pointers
+  %y = load ptr, ptr %y.at
+  %last.ptr = load ptr, ptr %last.at
+  %last.f = load float, ptr %last.ptr
+  %last = fptosi float %last.f to i64
+  %other = sub i64 %last, %chunk
+  %i = mul i64 %other, 16
+  %o = mul i64 %chunk, 16
+  %s = getelementptr float, ptr %x, i64 %i
+  %d = getelementptr float, ptr %y, i64 %o
+  %v = load <16 x float>, ptr %s, align 4
+  store <16 x float> %v, ptr %scratch, align 64
+  %u = load volatile <16 x float>, ptr %scratch, align 64
+  %w = fadd <16 x float> %u, splat (float 1.0)
+  store <16 x float> %w, ptr %d, align 4
+  ret void
+}
+"""
+
+# As _ADVANCE after `pointers[2][0]` turns of an empty loop: a chunk that takes time.
+_SLOW = """
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
+  %y.at = getelementptr ptr, ptr %pointers, i64 1
+  %n.at = getelementptr ptr, ptr %pointers, i64 2
+  %x = load ptr, ptr %pointers
+  %y = load ptr, ptr %y.at
+  %n.ptr = load ptr, ptr %n.at
+  %n.f = load float, ptr %n.ptr
+  %n = fptosi float %n.f to i64
+  br label %loop
+loop:
+  %k = phi i64 [ 0, %0 ], [ %k.next, %loop ]
+  store volatile i64 %k, ptr %scratch
+  %k.next = add i64 %k, 1
+  %more = icmp slt i64 %k.next, %n
+  br i1 %more, label %loop, label %end
+end:
+  %i = mul i64 %chunk, 16
+  %s = getelementptr float, ptr %x, i64 %i
+  %d = getelementptr float, ptr %y, i64 %i
+  %v = load <16 x float>, ptr %s, align 4
+  %w = fadd <16 x float> %v, splat (float 1.0)
+  store <16 x float> %w, ptr %d, align 4
+  ret void
+}
+"""
+
+# y = x * pointers[2][0] for one block: shows how denormals are treated.
+_SCALE = """
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
+  %y.at = getelementptr ptr, ptr %pointers, i64 1
+  %a.at = getelementptr ptr, ptr %pointers, i64 2
+  %x = load ptr, ptr %pointers
+  %y = load ptr, ptr %y.at
+  %a.ptr = load ptr, ptr %a.at
+  %a = load float, ptr %a.ptr
+  %i = mul i64 %chunk, 16
+  %s = getelementptr float, ptr %x, i64 %i
+  %d = getelementptr float, ptr %y, i64 %i
+  %v = load float, ptr %s, align 4
+  %w = fmul float %v, %a
+  store float %w, ptr %d, align 4
+  ret void
+}
+"""
+
+_SOURCES = {"advance": _ADVANCE, "reverse": _REVERSE, "slow": _SLOW, "scale": _SCALE}
+
+
+@lru_cache
+def kernel(name: str, symbol: str | None = None, scratch_bytes: int = 64) -> Kernel:
+    """The kernel `name`, exported as `symbol`."""
+    symbol = symbol or name
+    ir = _SOURCES[name].replace("SYMBOL", symbol)
+    return Kernel(symbol, "by hand", "", "", ir, assemble(ir), scratch_bytes)
+
+
+def assemble(ir: str, triple: str | None = None) -> bytes:
+    """The object code of `ir` for this machine, or for `triple`."""
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    if triple:
+        binding.initialize_all_targets()
+        binding.initialize_all_asmprinters()
+    target = binding.Target.from_triple(triple or binding.get_process_triple())
+    machine = target.create_target_machine(opt=2)
+    return bytes(machine.emit_object(binding.parse_assembly(ir)))
+
+
+def chain(
+    phases: int,
+    chunks: int,
+    name: str = "advance",
+    number: float = 0.0,
+    steps: int = 1,
+    symbol: str | None = None,
+    scratch_bytes: int = 64,
+) -> Program:
+    """y = x + phases, block by block, through the arena; each phase has `steps` equal shares."""
+    constants = (np.full(16, number, np.float32),)
+    size = 4 * BLOCK * chunks
+    share, arena = chunks // steps, 2 * size
+
+    def place(phase: int) -> tuple[str, int]:
+        if phase == 0:
+            return "input", 0
+        return ("output", 0) if phase == phases else ("arena", size * (phase % 2))
+
+    def step(phase: int, part: int) -> Step:
+        count = share if part < steps - 1 else chunks - share * (steps - 1)
+        offset = 4 * BLOCK * share * part
+        pointers = tuple(
+            Pointer(space, 0, base + offset)  # type: ignore[arg-type]
+            for space, base in (place(phase), place(phase + 1))
+        )
+        return Step(f"p{phase}", 0, count, (*pointers, Pointer("constant", 0, 0)), 0, 0)
+
+    table = tuple(tuple(step(p, part) for part in range(steps)) for p in range(phases))
+    shape = (chunks, BLOCK)
+    return Program(
+        kernels=(kernel(name, symbol, scratch_bytes),),
+        phases=table,
+        constants=constants,
+        arena_bytes=arena,
+        inputs=(("x", shape),),
+        outputs=(shape,),
+    )
+
+
+def ramp(chunks: int) -> NDArray[np.float32]:
+    """float32[chunks, BLOCK] of small whole numbers, all blocks different."""
+    return np.arange(chunks * BLOCK, dtype=np.float32).reshape(chunks, BLOCK)
