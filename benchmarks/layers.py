@@ -104,10 +104,10 @@ def table(found: Sequence[Row], limits: Limits, title: str) -> Table:
 
 def measure(collection: Collection, args: argparse.Namespace) -> list[Row]:
     """Compile `args.network` with the golden weights and time its phases."""
-    import striate as st
+    from striate import models, weights
 
-    model = st.models.create(args.network)
-    model.load_state_dict(collection.state_dict(args.network))
+    model = models.create(args.network)
+    model.load_state_dict(weights.read(collection.weights(args.network)))
     images = collection.images(args.network, args.batch).transpose(0, 2, 3, 1)
     executable = model.compile(tuple(images.shape), threads=args.threads)
     seconds = executable.profile(np.ascontiguousarray(images), repeat=args.repeat)

@@ -8,7 +8,7 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -116,6 +116,14 @@ class Collection:
             pair: Array = archive[f"{name}/logits"]
         return np.resize(pair, (batch, pair.shape[1]))
 
+    def weights(self, name: str) -> Path:
+        """The golden weights of `name` as a safetensors file, made once and cached."""
+        target = self.cache / f"{name}.safetensors"
+        if not target.is_file():
+            save = import_module("safetensors.numpy").save_file
+            self._make(target, lambda partial: save(self.state_dict(name), partial))
+        return target
+
     def filled(self, name: str) -> Path:
         """The ONNX graph of `name` with the golden weights, made once and cached."""
         source = self.peers / f"{name}.onnx"
@@ -127,8 +135,12 @@ class Collection:
                 value = self._draw(tensor.name, tensor.dims)
                 contiguous = np.ascontiguousarray(value).reshape(tuple(tensor.dims))
                 tensor.CopyFrom(onnx.numpy_helper.from_array(contiguous, tensor.name))
-            self.cache.mkdir(parents=True, exist_ok=True)
-            partial = target.with_suffix(f".{os.getpid()}")
-            onnx.save(model, partial)
-            partial.replace(target)
+            self._make(target, lambda partial: onnx.save(model, partial))
         return target
+
+    def _make(self, target: Path, write: Callable[[Path], object]) -> None:
+        """`write` a file beside `target` and rename it, so that no reader sees half a file."""
+        self.cache.mkdir(parents=True, exist_ok=True)
+        partial = target.with_suffix(f".{os.getpid()}")
+        write(partial)
+        partial.replace(target)

@@ -135,17 +135,18 @@ def _converted(collection: Collection, name: str, shape: tuple[int, ...]) -> tup
 
 def striate(collection: Collection, name: str, batch: int, threads: int) -> Runner:
     """This package, with the golden weights."""
-    import striate as st
+    from striate import models, weights
 
-    model = st.models.create(name)
-    model.load_state_dict(collection.state_dict(name))
+    model = models.create(name)
+    model.load_state_dict(weights.read(collection.weights(name)))
     images = np.ascontiguousarray(collection.images(name, batch).transpose(0, 2, 3, 1))
     return lambda: model(images, threads=threads)
 
 
-ENGINES = {"striate": striate, "onnxruntime": onnxruntime, "openvino": openvino, "ncnn": ncnn}
+OURS = "striate"
+ENGINES = {OURS: striate, "onnxruntime": onnxruntime, "openvino": openvino, "ncnn": ncnn}
 _REQUIRES = {
-    "striate": ("striate",),
+    OURS: ("striate",),
     "onnxruntime": ("onnxruntime", "onnx"),
     "openvino": ("openvino", "onnx"),
     "ncnn": ("ncnn", "pnnx", "onnx"),
@@ -166,7 +167,9 @@ def load(engine: str, collection: Collection, name: str, batch: int, threads: in
     """`name` on `engine`, run once; filling and converting graphs, cached, is not its time."""
     if engine == "ncnn":
         _converted(collection, name, collection.images(name, batch).shape)
-    elif engine != "striate":
+    elif engine == OURS:
+        collection.weights(name)
+    else:
         collection.filled(name)
     started = time.perf_counter()
     run = ENGINES[engine](collection, name, batch, threads)

@@ -24,11 +24,10 @@ from pathlib import Path
 
 import numpy as np
 from networks import BESIDE_THE_CHECKOUT, CACHE, NAMES, Array, Collection, UnavailableError
-from peers import ENGINES, Runner, load, missing, version
+from peers import ENGINES, OURS, Runner, load, missing, version
 from rich.console import Console
 from rich.table import Table
 
-OURS = "striate"
 TOLERANCE = 1e-3  # of the largest logit: what Winograd in float32 needs, and bfloat16 does not keep
 
 

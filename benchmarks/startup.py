@@ -5,8 +5,8 @@
 
 Every start is a process of its own; a network's processes share a code cache that is empty at the
 first. "cold" and "warm" are the first call of a model less its second one: drawing the graph,
-compiling or loading, packing the weights. Having the weights (drawn, not read, here) comes before
-and is shown apart, as is the import, beside NumPy's.
+compiling or loading, packing the weights. Creating the model and reading its weights come
+before and are shown apart, as is the import, beside NumPy's.
 """
 
 import argparse
@@ -41,12 +41,13 @@ class Start:
 
 def start_here(collection: Collection, name: str) -> Start:
     """Import, create and run `name` in this process, which must be a new one."""
+    file = collection.weights(name)
     began = time.perf_counter()
-    import striate as st
+    from striate import models, weights
 
     imported = time.perf_counter()
-    model = st.models.create(name)
-    model.load_state_dict(collection.state_dict(name))
+    model = models.create(name)
+    model.load_state_dict(weights.read(file))
     images = np.ascontiguousarray(collection.images(name, 1).transpose(0, 2, 3, 1))
     ready = time.perf_counter()
     model(images)
