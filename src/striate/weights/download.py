@@ -18,7 +18,6 @@ from striate.weights.errors import WeightsError
 # Attempts in a row that bring nothing new; seconds of pause that grow between them.
 _ATTEMPTS = 4
 _PAUSE = 0.5
-_PIECE = 1 << 18
 _HOPELESS = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -131,7 +130,8 @@ def _attempt(client: httpx.Client, url: str, part: Path, report: Report) -> None
         if not goes_on:
             kept, total = 0, _number(answer.headers.get("Content-Length", ""))
         with part.open("ab" if goes_on else "wb") as file:
-            for piece in answer.iter_raw(_PIECE):
+            # Pieces as they arrive: one of fixed size would be lost where the connection breaks.
+            for piece in answer.iter_raw():
                 kept += file.write(piece)
                 report(kept, total)
             file.flush()
