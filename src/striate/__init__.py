@@ -1,3 +1,88 @@
-"""Convolutional networks as equations, compiled to machine code."""
+"""Convolutional networks as equations, compiled to machine code.
+
+The functions of layers, `equation`, `classify`, and the folders `models`, `layers`, `images`,
+`weights` and `notation`. Each is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from striate import images, layers, models, notation, weights
+    from striate.classification import Classification, Guess, classify
+    from striate.layers import (
+        Module,
+        Sequential,
+        adaptive_avg_pool2d,
+        avg_pool2d,
+        batch_norm,
+        channel_shuffle,
+        concatenate,
+        conv2d,
+        dropout,
+        equation,
+        flatten,
+        global_avg_pool2d,
+        im2col,
+        interpolate,
+        linear,
+        local_response_norm,
+        max_pool2d,
+        relu,
+        relu6,
+        sigmoid,
+        softmax,
+    )
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Classification",
+    "Guess",
+    "Module",
+    "Sequential",
+    "adaptive_avg_pool2d",
+    "avg_pool2d",
+    "batch_norm",
+    "channel_shuffle",
+    "classify",
+    "concatenate",
+    "conv2d",
+    "dropout",
+    "equation",
+    "flatten",
+    "global_avg_pool2d",
+    "im2col",
+    "images",
+    "interpolate",
+    "layers",
+    "linear",
+    "local_response_norm",
+    "max_pool2d",
+    "models",
+    "notation",
+    "relu",
+    "relu6",
+    "sigmoid",
+    "softmax",
+    "weights",
+]
+
+_FOLDERS = frozenset(["images", "layers", "models", "notation", "weights"])
+_CLASSIFICATION = frozenset(["Classification", "Guess", "classify"])
+
+
+def __getattr__(name: str) -> object:
+    """The public name `name`, imported now that it is wanted."""
+    if name not in __all__:
+        raise AttributeError(f"module 'striate' has no attribute {name!r}")
+    if name in _FOLDERS:
+        return import_module(f"striate.{name}")
+    home = "striate.classification" if name in _CLASSIFICATION else "striate.layers"
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,174 @@
+"""From images to the names of what they show."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from striate.layers import Module
+
+Array = NDArray[np.float32]
+# From scores float32[b, class] to what the classes are called.
+Network = Callable[[Array], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class: its name, and its WordNet synset or "" where the classes are not ImageNet's."""
+
+    name: str
+    synset: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A class of an image and how probable the network holds it (0 to 1)."""
+
+    index: int
+    name: str
+    synset: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The most probable classes of one image, the most probable first."""
+
+    source: str
+    top: tuple[Guess, ...]
+
+    @property
+    def best(self) -> Guess:
+        """The most probable class."""
+        return self.top[0]
+
+    def __str__(self) -> str:
+        lines = (f"  {guess.probability:6.1%}  {guess.name}" for guess in self.top)
+        return "\n".join([self.source, *lines])
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An image that could not be read, and why."""
+
+    source: str
+    error: ValueError | OSError
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A network with what goes before it and after it: the preset of its weights, its classes.
+
+    `prepare` turns an image into float32[x, y, i], `network` turns float32[b, x, y, i] into scores.
+    `labels` are used where there are as many as scores, else a class is called by its number.
+    """
+
+    network: Network
+    prepare: Callable[[object], Array]
+    labels: Sequence[Label]
+
+    def each(
+        self,
+        images: Iterable[tuple[str, object]],
+        top: int = 5,
+        batch: int = 1,
+        readers: int | None = None,
+    ) -> Iterator[Classification | Unreadable]:
+        """What every one of the named `images` shows, in their order, as it becomes known.
+
+        Images are read by `readers` threads while the network runs. Every call of the network is
+        given `batch` images, so that one compiled program serves them all; fewer where that is all.
+        """
+        for name, value in (("top", top), ("batch", batch)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}, expected 1 or more")
+        waiting: list[tuple[str, Array | ValueError | OSError]] = []
+        ready = 0
+        full_before = False
+        for item in read_ahead(self.prepare, images, readers or os.cpu_count() or 1):
+            waiting.append(item)
+            ready += not isinstance(item[1], Exception)
+            if ready == batch or not ready:
+                yield from self.answer(waiting, top, batch)
+                full_before = full_before or ready == batch
+                waiting, ready = [], 0
+        yield from self.answer(waiting, top, batch if full_before else ready)
+
+    def answer(
+        self, items: Sequence[tuple[str, Array | ValueError | OSError]], top: int, batch: int
+    ) -> Iterator[Classification | Unreadable]:
+        """One run of the network on the images among `items`, with blank ones up to `batch`."""
+        arrays = [array for _, array in items if isinstance(array, np.ndarray)]
+        if arrays:
+            blank = [np.zeros_like(arrays[0])] * (batch - len(arrays))
+            scores = iter(self.network(np.stack(arrays + blank)))
+        for name, item in items:
+            if isinstance(item, np.ndarray):
+                yield Classification(name, self.guesses(next(scores), top))
+            else:
+                yield Unreadable(name, item)
+
+    def guesses(self, scores: Array, top: int) -> tuple[Guess, ...]:
+        """The `top` classes by their `scores`, float32[class]; the first of equal ones first."""
+        if not np.isfinite(scores).all():
+            raise ValueError(
+                "the network's scores are not finite numbers; its weights or its input are damaged"
+            )
+        order = np.argsort(-scores, kind="stable")[:top]
+        labels = self.labels if len(self.labels) == len(scores) else None
+        result = []
+        for index, probability in zip(order.tolist(), softmax(scores)[order].tolist(), strict=True):
+            label = labels[index] if labels else Label(f"class {index}")
+            result.append(Guess(index, label.name, label.synset, probability))
+        return tuple(result)
+
+
+def softmax(scores: Array) -> NDArray[np.float64]:
+    """Probabilities of `scores`, which may be large: exp(s - max) / sum of the same."""
+    raised = np.exp(scores.astype(np.float64) - scores.max())
+    return np.asarray(raised / raised.sum(), np.float64)
+
+
+def read_ahead(
+    prepare: Callable[[object], Array], images: Iterable[tuple[str, object]], readers: int
+) -> Iterator[tuple[str, Array | ValueError | OSError]]:
+    """The images prepared in their order, by `readers` threads, a few ahead of their use."""
+
+    def read(image: object) -> Array | ValueError | OSError:
+        try:
+            return prepare(image)
+        except (ValueError, OSError) as error:
+            return error
+
+    queue: deque[tuple[str, Future[Array | ValueError | OSError]]] = deque()
+    with ThreadPoolExecutor(readers, "striate-images") as pool:
+        try:
+            for name, image in images:
+                queue.append((name, pool.submit(read, image)))
+                if len(queue) > 2 * readers:
+                    first, future = queue.popleft()
+                    yield first, future.result()
+            while queue:
+                first, future = queue.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in queue:
+                future.cancel()
+
+
+def classifier(model: str, weights: str = "imagenet", *, threads: int | None = None) -> Classifier:
+    """The network `model` with trained `weights`, the preset they ask for, and ImageNet's names."""
+    from striate.models import create
+
+    return of_module(create(model, weights=weights), threads)
+
+
+def of_module(module: "Module", threads: int | None = None) -> Classifier:
+    """A network as the classifier that its weights were trained to be."""
+    raise NotImplementedError

@@ -1,0 +1,117 @@
+"""`striate inspect`: a network's layers, each with its equation."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from striate.cli.output import Column, count, duration, print_json, print_table, shape
+
+if TYPE_CHECKING:
+    from striate.layers import Module
+    from striate.notation.ir import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A layer; `seconds` is None where it was not timed or runs within another's kernel."""
+
+    layer: str
+    equation: str
+    shape: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+    seconds: float | None
+
+
+def inspect(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The network; `striate models` lists them.")
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    time: Annotated[bool, typer.Option("--time", help="Run it and time each kernel.")] = False,
+    input: Annotated[
+        str | None, typer.Option(metavar="HxW", help="The image's size.", show_default="its own")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images in one run.")] = 1,
+) -> None:
+    """Show every layer of a network: its equation, output, parameters, multiply-adds and time.
+
+    With --time, what runs within the kernel of another layer has no time of its own.
+    """
+    from striate.cli.networks import network
+
+    module, sizes = network(model, input, batch)
+    rows = layer_rows(module, sizes, time)
+    total = {
+        "model": model,
+        "input": list(sizes),
+        "parameters": module.count_parameters(),
+        "multiply_adds": sum(row.multiply_adds for row in rows),
+    }
+    if json:
+        print_json({**total, "layers": [asdict(row) for row in rows]})
+        return
+    columns = [
+        Column("layer"),
+        Column("equation", folds=True),
+        Column("output"),
+        Column("parameters", number=True),
+        Column("multiply-adds", number=True),
+    ]
+    if time:
+        columns.append(Column("time", number=True))
+    print_table(columns, [cells(row, time) for row in rows])
+    print(
+        f"{model} on {shape(sizes)}: {count(module.count_parameters())} parameters, "
+        f"{count(sum(row.multiply_adds for row in rows))} multiply-adds"
+    )
+
+
+def layer_rows(module: "Module", sizes: "Shape", time: bool) -> list[Row]:
+    """A row for each layer of the network's graph."""
+    from striate.cli.networks import equation, layers, parameters
+    from striate.network.graph import Computed
+    from striate.notation import multiply_adds
+
+    seconds = kernel_seconds(module, sizes) if time else {}
+    return [
+        Row(
+            layer.label,
+            equation(layer),
+            tuple(layer.shape),
+            parameters(layer),
+            multiply_adds(layer.statement) if isinstance(layer, Computed) else 0,
+            seconds.get(layer.label),
+        )
+        for layer in layers(module.trace(sizes, abstract=True))
+    ]
+
+
+def kernel_seconds(module: "Module", sizes: "Shape") -> dict[str, float]:
+    """The time of each step by its label; steps that run side by side share their phase's time."""
+    import numpy as np
+
+    executable = module.compile(sizes)
+    image = np.zeros(sizes, np.float32)
+    times: dict[str, float] = {}
+    phases = executable.program.phases
+    for phase, seconds in zip(phases, executable.profile(image), strict=True):
+        work = [max(step.multiply_adds, step.bytes_moved, 1) for step in phase]
+        for step, part in zip(phase, work, strict=True):
+            times[step.label] = times.get(step.label, 0.0) + seconds * part / sum(work)
+    return times
+
+
+def cells(row: Row, time: bool) -> list[str]:
+    """The row as text."""
+    texts = [
+        row.layer,
+        row.equation,
+        shape(row.shape),
+        f"{row.parameters:,}" if row.parameters else "",
+        count(row.multiply_adds) if row.multiply_adds else "",
+    ]
+    if time:
+        texts.append(duration(row.seconds) if row.seconds is not None else "")
+    return texts

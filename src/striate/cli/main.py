@@ -1,0 +1,63 @@
+"""The program `striate`: its commands, and what happens where one of them ends."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+import striate
+from striate.cli.bench import bench
+from striate.cli.classify import classify
+from striate.cli.explain import explain
+from striate.cli.guard import DONE, INTERRUPTED, UNUSABLE, discard_output, guarded, message, say
+from striate.cli.inspect import inspect
+from striate.cli.models import models
+
+app = typer.Typer(
+    name="striate",
+    help="Convolutional networks as equations, compiled to machine code for this CPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (classify, models, inspect, explain, bench):
+    app.command()(guarded(command))
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end, if it was asked for."""
+    if wanted:
+        print(f"striate {striate.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def striate_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Convolutional networks as equations, compiled to machine code for this CPU."""
+
+
+def run() -> None:
+    """Run the command line of this process and exit with its status."""
+    try:
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        discard_output()
+        sys.exit(DONE)
+    except OSError as error:
+        discard_output()
+        say(f"striate: the output could not be written: {message(error)}")
+        sys.exit(UNUSABLE)

@@ -1,0 +1,78 @@
+"""What several commands do with a network: make it without weights, find its layers."""
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from striate.network.graph import Computed, Concatenated, Graph, Parameter
+
+if TYPE_CHECKING:
+    from striate.layers import Module
+    from striate.notation.ir import Shape
+
+Layer = Computed | Concatenated
+
+
+def network(name: str, size: str | None, batch: int = 1) -> "tuple[Module, Shape]":
+    """The network `name` as it is before training, and the shape of its input.
+
+    `size` is HEIGHTxWIDTH in pixels; None is the size the network is trained for.
+    """
+    from striate.models import create, registry
+
+    model = create(name)
+    height, width = parse_size(size) if size else registry[name].input_size
+    return model, (batch, height, width, 3)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width in pixels of `224x320`, or of `224` for a square."""
+    parts = text.lower().replace("×", "x").split("x")
+    if not 1 <= len(parts) <= 2 or not all(part.isascii() and part.isdecimal() for part in parts):
+        raise ValueError(f"--input is {text!r}, expected HEIGHTxWIDTH in pixels, such as 224x224")
+    height, width = int(parts[0]), int(parts[-1])
+    if not 1 <= height <= 65536 or not 1 <= width <= 65536:
+        raise ValueError(f"--input is {text!r}, expected 1 to 65536 pixels each way")
+    return height, width
+
+
+def layers(graph: Graph) -> list[Layer]:
+    """What is computed, in order."""
+    return [node for node in graph.nodes() if isinstance(node, Computed | Concatenated)]
+
+
+def parameters(layer: Layer) -> int:
+    """The numbers that the layer's own parameters hold."""
+    operands = [node for _, node in layer.operands] if isinstance(layer, Computed) else []
+    return sum(node.array.size for node in operands if isinstance(node, Parameter))
+
+
+def equation(layer: Layer) -> str:
+    """The layer's equation as text."""
+    from striate.notation import to_text
+
+    if isinstance(layer, Computed):
+        return to_text(layer.statement.equation)
+    indices = ["b", "p", "q", "i"][: len(layer.shape)]
+    offset, lines = 0, []
+    for number, part in enumerate(layer.parts):
+        access = list(indices)
+        if offset:
+            access[layer.axis] += f"+{offset}"
+        lines.append(f"y[{','.join(access)}] = x{number}[{','.join(indices)}]")
+        offset += part.shape[layer.axis]
+    return "; ".join(lines)
+
+
+def matching(labels: list[str], asked: str, model: str) -> list[str]:
+    """The labels that `asked` names: one layer, or all parts of a module.
+
+    ValueError with the nearest names where there is none.
+    """
+    found = [label for label in labels if label == asked or label.startswith(f"{asked}.")]
+    if not found:
+        near = get_close_matches(asked, labels, n=3, cutoff=0.4)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(
+            f"{model} has no layer {asked!r}.{hint} `striate inspect {model}` names them all."
+        )
+    return found

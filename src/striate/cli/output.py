@@ -1,0 +1,78 @@
+"""How commands print: numbers for people, tables that fit a terminal and do not break in a pipe."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# A pipe has no width: wide enough that no row of a table is folded.
+_PIPE_COLUMNS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table; numbers go to the right, long text may fold on a terminal."""
+
+    title: str
+    number: bool = False
+    folds: bool = False
+
+
+def print_json(value: object) -> None:
+    """Print `value` as one line of JSON."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Print `rows` under the titles of `columns`."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PIPE_COLUMNS, color_system=None)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(
+            Text(column.title),
+            justify="right" if column.number else "left",
+            no_wrap=not column.folds,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
+    if console.is_terminal:
+        console.print(table)
+        return
+    # Rich fills every line with blanks up to the width of the table.
+    with console.capture() as capture:
+        console.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+
+
+def count(number: int) -> str:
+    """A large count with three digits: `11.7 M`."""
+    return _scaled(number, ((1e9, " G"), (1e6, " M"), (1e3, " k"))) or str(number)
+
+
+def duration(seconds: float) -> str:
+    """A time with three digits: `23.4 ms`."""
+    return (
+        _scaled(seconds, ((1.0, " s"), (1e-3, " ms"), (1e-6, " µs"))) or f"{seconds * 1e9:.0f} ns"
+    )
+
+
+def shape(sizes: Sequence[int]) -> str:
+    """A shape as `1 x 224 x 224 x 3`."""
+    return " x ".join(map(str, sizes))
+
+
+def _scaled(value: float, units: Sequence[tuple[float, str]]) -> str | None:
+    """`value` in the first of `units` that it fills, or None."""
+    for scale, unit in units:
+        scaled = value / scale
+        if scaled >= 0.9995:
+            return f"{scaled:.0f}{unit}" if scaled >= 99.95 else f"{scaled:#.3g}{unit}"
+    return None
