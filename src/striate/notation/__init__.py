@@ -1,5 +1,6 @@
 """The notation: text to equation, and what an equation means."""
 
+from striate.notation.adjoint import adjoint
 from striate.notation.count import multiply_adds
 from striate.notation.errors import NotationError
 from striate.notation.interpret import interpret
@@ -9,6 +10,7 @@ from striate.notation.resolve import resolve
 
 __all__ = [
     "NotationError",
+    "adjoint",
     "interpret",
     "multiply_adds",
     "parse",

@@ -117,6 +117,8 @@ class _Interpreter:
         value, _ = self.evaluate(self.statement.equation.expression)
         access = self.statement.equation.output.access
         indices = indices_of(access)
+        if not access:
+            return value.reshape(())
         full = [self.extents[i] if i in indices else 1 for i in self.extents]
         result = np.zeros(self.statement.shape)
         result[tuple([self.affine(a) for a in access])] = np.broadcast_to(value, full)

@@ -56,7 +56,10 @@ _FOLDED: Mapping[str, Callable[..., float]] = {
 }
 
 # Deeper nesting than this is no equation that a person wrote, and would exhaust Python's stack.
-_DEEPEST = 60
+_DEEPEST = 120
+
+# Places beyond this are in no tensor, and would not fit the integers of machine code.
+_FARTHEST = 1 << 31
 
 
 def parse(text: str, /, *, sizes: Mapping[str, int] | None = None, **constants: Number) -> Equation:
@@ -77,7 +80,10 @@ def apply(function: str, *arguments: Expression) -> Expression:
     if function in _FOLDED:
         values = [node.value for node in arguments if isinstance(node, Constant)]
         if len(values) == len(arguments) and not (function == "divide" and values[1] == 0):
-            return Constant(float(_FOLDED[function](*values)))
+            folded = float(_FOLDED[function](*values))
+            # Not a number equals nothing, not even itself, and would break the equation's.
+            if not math.isnan(folded):
+                return Constant(folded)
     return Apply(function, arguments)
 
 
@@ -85,13 +91,15 @@ def _number(text: str, name: str, value: object) -> Number:
     if isinstance(value, bool | str):
         raise NotationError(f"constant {name} is {value!r}; constants are numbers", text)
     try:
-        return operator.index(value)  # type: ignore[arg-type]
+        number: Number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        pass
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise NotationError(f"constant {name} is {value!r}; constants are numbers", text) from None
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            number = math.nan
+    if math.isnan(number):
+        raise NotationError(f"constant {name} is {value!r}; constants are numbers", text)
+    return number
 
 
 def _size(text: str, name: str, value: object) -> int:
@@ -115,7 +123,12 @@ def _parse(
 ) -> Equation:
     target, value = _template(text)
     reader = _Reader(text, dict(constants))
-    equation = Equation(reader.output(target), reader.expression(value), tuple(sorted(sizes)))
+    try:
+        equation = Equation(reader.output(target), reader.expression(value), tuple(sorted(sizes)))
+    except RecursionError:
+        raise reader.error("the equation is nested too deeply") from None
+    except OverflowError:
+        raise reader.error("the equation holds a number beyond all floating point") from None
     for name, _ in sizes:
         if name not in reader.indices:
             raise reader.error(
@@ -213,7 +226,12 @@ class _Reader:
         if not binds and name == self.tensor:
             raise self.error(f"{name} is the output and cannot be read in its own equation")
         axes = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        return Read(name, tuple([self.index(axis, node, binds) for axis in axes]))
+        places = tuple([self.index(axis, node, binds) for axis in axes])
+        for place in places:
+            numbers = [place.offset, place.divisor, *[c for _, c in place.terms]]
+            if max(map(abs, numbers)) >= _FARTHEST:
+                raise self.error(f"an index of {name} holds a number of {_FARTHEST} or more")
+        return Read(name, places)
 
     def index(self, node: ast.expr, around: ast.expr, binds: bool) -> Affine:
         """An affine function of indices in scope."""
