@@ -50,7 +50,7 @@ define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
 }
 """
 
-# As _ADVANCE after `pointers[2][0]` turns of an empty loop: a chunk that takes time.
+# As _ADVANCE, but the block waits in scratch memory for `pointers[2][0]` turns of a loop.
 _SLOW = """
 define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
   %y.at = getelementptr ptr, ptr %pointers, i64 1
@@ -60,19 +60,21 @@ define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
   %n.ptr = load ptr, ptr %n.at
   %n.f = load float, ptr %n.ptr
   %n = fptosi float %n.f to i64
-  br label %loop
-loop:
-  %k = phi i64 [ 0, %0 ], [ %k.next, %loop ]
-  store volatile i64 %k, ptr %scratch
-  %k.next = add i64 %k, 1
-  %more = icmp slt i64 %k.next, %n
-  br i1 %more, label %loop, label %end
-end:
   %i = mul i64 %chunk, 16
   %s = getelementptr float, ptr %x, i64 %i
   %d = getelementptr float, ptr %y, i64 %i
   %v = load <16 x float>, ptr %s, align 4
-  %w = fadd <16 x float> %v, splat (float 1.0)
+  store volatile <16 x float> %v, ptr %scratch, align 64
+  br label %loop
+loop:
+  %k = phi i64 [ 0, %0 ], [ %k.next, %loop ]
+  %ignored = load volatile float, ptr %scratch
+  %k.next = add i64 %k, 1
+  %more = icmp slt i64 %k.next, %n
+  br i1 %more, label %loop, label %end
+end:
+  %u = load volatile <16 x float>, ptr %scratch, align 64
+  %w = fadd <16 x float> %u, splat (float 1.0)
   store <16 x float> %w, ptr %d, align 4
   ret void
 }

@@ -1,0 +1,113 @@
+"""`execute` compiles a structure once and keeps a bounded number of executables."""
+
+import numpy as np
+import pytest
+from runtime_kernels import chain, ramp
+
+import striate.compiler
+from striate.compiler.program import Program
+from striate.network.graph import Computed, Concatenated, Graph, Input, Parameter
+from striate.notation.ir import Affine, Apply, Constant, Equation, Read, Statement
+from striate.runtime.execute import Kept, clear, execute, structure
+from striate.runtime.executable import Executable
+
+
+def add_one(node: Input | Computed, number: float = 1.0) -> Computed:
+    access = (Affine((("a", 1),)), Affine((("b", 1),)))
+    body = Apply("add", (Read("x", access), Constant(number)))
+    rows, columns = node.shape
+    statement = Statement(
+        Equation(Read("y", access), body),
+        (("x", node.shape),),
+        (("a", rows), ("b", columns)),
+        node.shape,
+    )
+    return Computed(statement, (("x", node),), "add")
+
+
+def graph(chunks: int, label: str = "x", number: float = 1.0) -> Graph:
+    given = Input(label, (chunks, 16))
+    return Graph((given,), (add_one(given, number),))
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
+    """The graphs given to a compiler that knows one program."""
+    seen: list[Graph] = []
+
+    def compile_graph(given: Graph) -> Program:
+        seen.append(given)
+        return chain(1, given.inputs[0].shape[0])
+
+    monkeypatch.setattr(striate.compiler, "compile_graph", compile_graph, raising=False)
+    clear()
+    yield seen  # type: ignore[misc]
+    clear()
+
+
+def test_an_equal_structure_is_compiled_once(compiled: list[Graph]) -> None:
+    for _ in range(3):
+        np.testing.assert_array_equal(execute(graph(4), [ramp(4)])[0], ramp(4) + 1)
+    assert len(compiled) == 1
+    execute(graph(5), [ramp(5)])
+    execute(graph(4), [ramp(4)], threads=1)
+    execute(graph(4), [ramp(4)])
+    assert len(compiled) <= 3
+
+
+def test_graphs_with_parameters_are_not_kept(compiled: list[Graph]) -> None:
+    given = Input("x", (4, 16))
+    held = Parameter("w", ramp(4))
+    both = Graph((given,), (add_one(given), held))
+    assert structure(both) is None
+    for _ in range(2):
+        execute(both, [ramp(4)])
+    assert len(compiled) == 2
+
+
+def test_the_structure_tells_wiring_apart() -> None:
+    a, b = Input("a", (4, 16)), Input("b", (4, 16))
+    one, other = add_one(a), add_one(b)
+    distinct = [
+        Graph((a, b), (one,)),
+        Graph((a, b), (other,)),
+        Graph((a, b), (one, other)),
+        Graph((a, b), (other, one)),
+        Graph((a, b), (add_one(a, 2.0),)),
+        Graph((a, b), (add_one(one),)),
+        Graph((a, b), (Concatenated((one, other), 1, ""),)),
+        Graph((a, b), (Concatenated((other, one), 1, ""),)),
+        Graph((a, b), (Concatenated((one, other), 0, ""),)),
+        Graph((a, b), (Concatenated((one, one), 0, ""),)),
+        Graph((b, a), (one,)),
+        Graph((a,), (one,)),
+    ]
+    assert len({structure(each) for each in distinct}) == len(distinct)
+    assert structure(graph(4)) == structure(graph(4))
+    assert structure(graph(4)) != structure(graph(3))
+
+
+def test_an_input_must_be_among_the_inputs() -> None:
+    with pytest.raises(ValueError, match="the graph reads x, which is not one of its inputs"):
+        structure(Graph((), graph(4).outputs))
+
+
+def test_what_is_kept_is_bounded_by_number_and_bytes() -> None:
+    small = Executable(chain(2, 2), 1)
+    kept = Kept(most=3, most_bytes=10 * small.arena_bytes)
+    for key in "abc":
+        kept.put(key, small)
+    assert kept.get("a") is small
+    kept.put("d", small)
+    assert kept.get("b") is None
+    assert kept.get("a") is small
+    assert len(kept) == 3
+    large = Executable(chain(2, 40), 1)
+    kept.put("e", large)
+    assert kept.get("e") is large
+    assert len(kept) == 1
+    kept.put("e", small)
+    kept.put("f", small)
+    assert len(kept) == 2
+    kept.clear()
+    assert len(kept) == 0

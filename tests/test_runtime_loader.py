@@ -1,0 +1,66 @@
+"""Loading object code: sharing, lifetime, and refusal of what isn't for this machine."""
+
+import gc
+import time
+from dataclasses import replace
+
+import pytest
+from runtime_kernels import assemble, kernel
+
+from striate.runtime.loader import ObjectCode, load, loaded_count
+
+
+def test_equal_code_is_loaded_once_and_freed_with_its_last_user() -> None:
+    gc.collect()
+    before = loaded_count()
+    one = load([kernel("advance", "share_a"), kernel("slow", "share_b")])
+    two = load([kernel("slow", "share_b"), kernel("reverse", "share_c")])
+    assert two[0] is one[1]
+    assert len({each.address for each in (*one, *two)}) == 3
+    assert loaded_count() == before + 3
+    del one
+    gc.collect()
+    assert loaded_count() == before + 2
+    del two
+    gc.collect()
+    assert loaded_count() == before
+
+
+def test_other_code_of_the_same_name_is_loaded_beside_it() -> None:
+    codes = [kernel("advance", "twin"), kernel("slow", "twin"), kernel("advance", "twin")]
+    first, second, third = load(codes)
+    assert first is third
+    assert first.address != second.address
+
+
+@pytest.mark.parametrize("code", [b"", b"\x7fELF", b"junk" * 100])
+def test_what_is_no_object_file_is_refused(code: bytes) -> None:
+    with pytest.raises(RuntimeError, match="the code of odd is no object file"):
+        load([ObjectCode("odd", code)])
+
+
+def test_code_for_another_machine_is_refused() -> None:
+    import platform
+
+    here_arm = platform.machine().lower() in ("aarch64", "arm64")
+    other = "x86_64" if here_arm else "aarch64"
+    code = assemble("define void @f() { ret void }", f"{other}-unknown-linux-gnu")
+    with pytest.raises(RuntimeError, match=f"the code of f is for {other}, this machine is"):
+        load([ObjectCode("f", code)])
+
+
+def test_a_missing_function_is_named() -> None:
+    code = replace(kernel("advance", "here"), symbol="elsewhere")
+    with pytest.raises(RuntimeError, match="elsewhere does not export that function"):
+        load([code])
+
+
+def test_loading_a_network_takes_little_time() -> None:
+    codes = [kernel("slow", f"timed_{number}") for number in range(60)]
+    load(codes[:1])
+    start = time.perf_counter()
+    functions = load(codes)
+    spent = time.perf_counter() - start
+    assert len({each.address for each in functions}) == 60
+    # 5 ms alone on the machine that the limit of 50 ms was set on.
+    assert spent < 0.25, f"60 kernels took {spent:.3f} s to load"
