@@ -1,0 +1,169 @@
+"""Run one schedule on one statement in this process, with guard zones around every buffer."""
+
+import ctypes
+import math
+from collections.abc import Mapping
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from striate.compiler.codegen import object_code
+from striate.compiler.layout import Halo, Layout
+from striate.compiler.schedules.base import Emission, Task
+from striate.compiler.target import Target
+from striate.notation import interpret, parse, resolve
+from striate.notation.ir import Statement, reads
+
+Array = NDArray[np.float32]
+
+RUNNABLE = [n for n in ("avx512", "avx2", "generic") if Target.named(n).runs_here()]
+
+_ZONE = 1024
+# Bytes that make a NaN: an element read from outside and used shows up in the result.
+_GUARD = 0xFF
+
+
+def statement(text: str, shapes: Mapping[str, tuple[int, ...]], **sizes: int) -> Statement:
+    """The equation `text` on operands of these shapes."""
+    return resolve(parse(text), shapes, sizes=sizes or None)
+
+
+def sliced(shape: tuple[int, ...], before: int, after: int) -> Layout:
+    """`shape` as a slice of the last axis of a tensor with `before` + `after` features more.
+
+    The slice itself starts at the buffer's first byte; what lies between its rows is guarded.
+    """
+    wide = (*shape[:-1], shape[-1] + before + after)
+    return Layout(shape, Layout.dense(wide).strides)
+
+
+class Buffer:
+    """Memory for one tensor: a guard zone, the tensor's bytes, a guard zone."""
+
+    def __init__(self, layout: Layout, values: Array | None) -> None:
+        size = layout.nbytes
+        self.memory = np.full(size + 2 * _ZONE, _GUARD, np.uint8)
+        self.layout = layout
+        inside = self.memory[_ZONE : _ZONE + size]
+        if any(layout.halo):
+            inside[:] = 0
+        start = _ZONE + layout.origin
+        self.view: Array = np.ndarray(
+            layout.shape, np.float32, self.memory.data, start, layout.strides
+        )
+        if values is not None:
+            self.view[...] = values
+        self.before = self.memory.copy()
+
+    @property
+    def address(self) -> int:
+        return int(self.memory.ctypes.data) + _ZONE
+
+    def touched_outside(self) -> bool:
+        """Whether a byte that is not the tensor's has changed."""
+        after, before = self.memory.copy(), self.before.copy()
+        for memory in (after, before):
+            start = _ZONE + self.layout.origin
+            view: Array = np.ndarray(
+                self.layout.shape, np.float32, memory.data, start, self.layout.strides
+            )
+            view[...] = 0
+        return not np.array_equal(after, before)
+
+
+class Loaded:
+    """Machine code in this process; the address is valid as long as the object lives."""
+
+    def __init__(self, ir: str, target: Target) -> None:
+        import llvmlite.binding as llvm
+
+        code = object_code(ir, target)
+        machine = llvm.Target.from_default_triple().create_target_machine()
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
+        pointer = self._engine.get_function_address("kernel")
+        kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
+        self.call = kind(pointer)
+
+
+def emit(
+    schedule: ModuleType,
+    stated: Statement,
+    target: Target,
+    layouts: Mapping[str, Layout] | None = None,
+) -> tuple[Task, Emission]:
+    """The task with dense layouts but for `layouts` and the halos that the schedule asks for."""
+    output = stated.equation.output.tensor
+    halos: dict[str, Halo] = schedule.halo(stated)
+    placed: list[tuple[str, Layout]] = []
+    for name, shape in (*stated.shapes, (output, stated.shape)):
+        layout = (layouts or {}).get(name)
+        if layout is None:
+            layout = Layout.padded(shape, halos[name]) if name in halos else Layout.dense(shape)
+        placed.append((name, layout))
+    task = Task(stated, tuple(placed), target)
+    return task, schedule.emit(task)
+
+
+def run(
+    schedule: ModuleType,
+    stated: Statement,
+    operands: Mapping[str, Array],
+    target: Target | str = "generic",
+    layouts: Mapping[str, Layout] | None = None,
+) -> Array:
+    """The kernel's output; AssertionError if it wrote anywhere but to its output."""
+    if isinstance(target, str):
+        target = Target.named(target)
+    task, emission = emit(schedule, stated, target, layouts)
+    loaded = Loaded(emission.builder.function("kernel"), target)
+    buffers = []
+    for name, layout in task.layouts[:-1]:
+        values = operands[name]
+        if name in emission.packing:
+            packing = emission.packing[name]
+            values = interpret(packing, {name: values})
+            layout = Layout.dense(packing.shape)
+        buffers.append(Buffer(layout, values))
+    result = Buffer(task.layouts[-1][1], np.full(stated.shape, 12345.678, np.float32))
+    buffers.append(result)
+    pointers = (ctypes.c_void_p * len(buffers))(*[buffer.address for buffer in buffers])
+    scratch = np.zeros(emission.scratch_bytes + 64, np.uint8)
+    aligned = int(scratch.ctypes.data) + -int(scratch.ctypes.data) % 64
+    for chunk in reversed(range(emission.chunks)):
+        loaded.call(ctypes.addressof(pointers), chunk, aligned)
+    for number, (buffer, (name, _)) in enumerate(zip(buffers, task.layouts, strict=True)):
+        kept = np.array_equal(buffer.memory, buffer.before)
+        if number == len(buffers) - 1:
+            kept = not buffer.touched_outside()
+        assert kept, f"memory of {name} was written outside the output"
+    return result.view.copy()
+
+
+def operands_for(stated: Statement, seed: int = 0) -> dict[str, Array]:
+    """Random operands in [-1, 1]."""
+    generator = np.random.default_rng(seed)
+    return {
+        name: generator.uniform(-1, 1, shape).astype(np.float32) for name, shape in stated.shapes
+    }
+
+
+def check(
+    schedule: ModuleType,
+    stated: Statement,
+    target: Target | str = "generic",
+    layouts: Mapping[str, Layout] | None = None,
+    operands: Mapping[str, Array] | None = None,
+) -> None:
+    """The kernel agrees with the interpreter, within rounding that grows with the reduction."""
+    given = operands if operands is not None else operands_for(stated)
+    expected = interpret(stated, given)
+    got = run(schedule, stated, given, target, layouts)
+    written = {i for affine in stated.equation.output.access for i, _ in affine.terms}
+    length = math.prod(n for i, n in stated.extents if i not in written)
+    scale = max([1.0, *[float(np.max(np.abs(x))) for x in given.values() if np.isfinite(x).all()]])
+    factors = scale ** min(4, len(reads(stated.equation.expression)))
+    atol = 1e-6 * factors * max(1.0, length**0.5)
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=atol)
