@@ -71,7 +71,7 @@ def test_the_variable_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert default_threads(tmp_path) == 5
     for text in ("0", "-1", "two", "1.5", "100000", "²"):
         monkeypatch.setenv("STRIATE_THREADS", text)
-        with pytest.raises(ValueError, match="STRIATE_THREADS is .* expected a whole number"):
+        with pytest.raises(ValueError, match=r"STRIATE_THREADS is .* expected a whole number"):
             default_threads(tmp_path)
 
 

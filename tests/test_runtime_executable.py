@@ -65,7 +65,9 @@ def test_inputs_of_any_layout_are_read_right() -> None:
     shifted = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
     for given in (frozen, np.asfortranarray(x), np.repeat(x, 2, axis=0)[::2], shifted):
         np.testing.assert_array_equal(run(given)[0], x + 2)
-    np.testing.assert_array_equal(run(np.broadcast_to(x[:1], x.shape))[0], x[:1] + np.full_like(x, 2))
+    np.testing.assert_array_equal(
+        run(np.broadcast_to(x[:1], x.shape))[0], x[:1] + np.full_like(x, 2)
+    )
 
 
 def test_outputs_are_new_aligned_arrays() -> None:
@@ -95,7 +97,11 @@ def test_offsets_apply_in_every_space() -> None:
         "part",
         0,
         2,
-        (Pointer("input", 1, 4 * BLOCK), Pointer("output", 0, 8 * BLOCK), Pointer("constant", 0, 0)),
+        (
+            Pointer("input", 1, 4 * BLOCK),
+            Pointer("output", 0, 8 * BLOCK),
+            Pointer("constant", 0, 0),
+        ),
         0,
         0,
     )
@@ -116,7 +122,7 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"x has shape \(2, 16\), expected \(3, 16\)"):
         run(ramp(2))
     with pytest.raises(TypeError, match=r"x holds float64, expected float32; .*astype"):
-        run(ramp(3).astype(np.float64))  # type: ignore[arg-type]
+        run(ramp(3).astype(np.float64))
     with pytest.raises(TypeError, match="x holds >f4"):
         run(ramp(3).astype(">f4"))
     with pytest.raises(TypeError, match="x is a list, expected a NumPy array of float32"):

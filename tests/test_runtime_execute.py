@@ -1,5 +1,7 @@
 """`execute` compiles a structure once and keeps a bounded number of executables."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from runtime_kernels import chain, ramp
@@ -8,8 +10,8 @@ import striate.compiler
 from striate.compiler.program import Program
 from striate.network.graph import Computed, Concatenated, Graph, Input, Parameter
 from striate.notation.ir import Affine, Apply, Constant, Equation, Read, Statement
-from striate.runtime.execute import Kept, clear, execute, structure
 from striate.runtime.executable import Executable
+from striate.runtime.execute import Kept, clear, execute, structure
 
 
 def add_one(node: Input | Computed, number: float = 1.0) -> Computed:
@@ -31,7 +33,7 @@ def graph(chunks: int, label: str = "x", number: float = 1.0) -> Graph:
 
 
 @pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
+def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Graph]]:
     """The graphs given to a compiler that knows one program."""
     seen: list[Graph] = []
 
@@ -41,7 +43,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
 
     monkeypatch.setattr(striate.compiler, "compile_graph", compile_graph, raising=False)
     clear()
-    yield seen  # type: ignore[misc]
+    yield seen
     clear()
 
 
