@@ -1,0 +1,19 @@
+"""Photos as networks want them: decoding, presets, folders, and the names of classes."""
+
+from striate.images.classes import ClassName, class_names, find_class
+from striate.images.errors import ImageError, UnknownClassError
+from striate.images.folders import find_images
+from striate.images.loading import load
+from striate.images.presets import Preset, preset_for
+
+__all__ = [
+    "ClassName",
+    "ImageError",
+    "Preset",
+    "UnknownClassError",
+    "class_names",
+    "find_class",
+    "find_images",
+    "load",
+    "preset_for",
+]

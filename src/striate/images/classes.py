@@ -1,0 +1,66 @@
+"""The 1000 classes of ImageNet, in the order of their WordNet synsets."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+
+from striate.images.errors import UnknownClassError
+
+
+@dataclass(frozen=True, slots=True)
+class ClassName:
+    """A class: its number in a network's scores, its synset, its name and all its names."""
+
+    index: int
+    synset: str
+    name: str
+    synonyms: tuple[str, ...]
+
+
+@cache
+def class_names() -> tuple[ClassName, ...]:
+    """All classes, by number."""
+    table = files("striate").joinpath("data", "imagenet1k_classes.tsv").read_text("utf-8")
+    rows = (line.split("\t") for line in table.splitlines()[1:])
+    return tuple(
+        ClassName(int(index), synset, name, tuple(synonyms.split(", ")))
+        for index, synset, name, synonyms in rows
+    )
+
+
+def find_class(query: str | int) -> ClassName:
+    """The class with this number, synset or name; a name may be any synonym, in any case.
+
+    Raises UnknownClassError: with suggestions where there is none, with all where there are two.
+    """
+    everything = class_names()
+    text = str(query).strip()
+    if text.removeprefix("-").isdecimal():
+        if not 0 <= int(text) < len(everything):
+            raise UnknownClassError(
+                f"there is no class {text}; they are 0 to {len(everything) - 1}"
+            )
+        return everything[int(text)]
+    found = _by_name().get(text.casefold(), ())
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = " and ".join(f"{one.index} ({', '.join(one.synonyms)})" for one in found)
+        raise UnknownClassError(f"{text!r} is the name of classes {listed}; give the number")
+    close = get_close_matches(text.casefold(), list(_by_name()), n=3)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    raise UnknownClassError(f"there is no class {text!r}{hint}")
+
+
+@cache
+def _by_name() -> dict[str, tuple[ClassName, ...]]:
+    """Classes by synset, name and synonym, in small letters; names go before mere synonyms."""
+    names: dict[str, tuple[ClassName, ...]] = {}
+    synonyms: dict[str, tuple[ClassName, ...]] = {}
+    for one in class_names():
+        for text in (one.synset, one.name.casefold()):
+            names[text] = (*names.get(text, ()), one)
+        for text in {synonym.casefold() for synonym in one.synonyms}:
+            synonyms[text] = (*synonyms.get(text, ()), one)
+    return synonyms | names
