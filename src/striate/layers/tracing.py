@@ -1,0 +1,75 @@
+"""From a module to its graph and to machine code, kept for each input shape."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from striate.layers import scope
+from striate.layers.apply import compiled
+from striate.layers.arguments import Layout, check_layout, integer, shape_text
+from striate.layers.arrange import to_channels_first, to_channels_last
+from striate.network.graph import Graph, Input, Node
+from striate.notation.ir import Shape
+
+if TYPE_CHECKING:
+    from striate.runtime import Executable
+
+Forward = Callable[[Node], Node | tuple[Node, ...]]
+
+# Input shapes whose compiled program a module keeps; the one used longest ago goes first.
+KEPT = 8
+
+
+def draw_graph(
+    forward: Forward,
+    shape: Shape,
+    paths: Mapping[int, str],
+    *,
+    layout: Layout = "NHWC",
+    abstract: bool = False,
+) -> Graph:
+    """The graph of `forward` on an input of `shape`, which is in `layout`, as image outputs are."""
+    check_layout(layout)
+    for size in shape:
+        integer(size, f"input shape {shape_text(shape)}: size", 1)
+    given = Input("input", tuple(shape))
+    with scope.entered(scope.Scope(paths, abstract)):
+        swap = layout == "NCHW" and len(shape) == 4
+        drawn = forward(to_channels_last(given) if swap else given)
+        outputs = drawn if isinstance(drawn, tuple) else (drawn,)
+        if swap:
+            outputs = tuple(
+                [to_channels_first(out) if len(out.shape) == 4 else out for out in outputs]
+            )
+    return Graph((given,), outputs)
+
+
+class Executables:
+    """The programs of one module, by input shape; forgotten when the module has changed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._signature: object = None
+        self._kept: OrderedDict[object, Executable] = OrderedDict()
+
+    def get(
+        self,
+        key: object,
+        signature: object,
+        draw: Callable[[], Graph],
+        threads: int | None,
+    ) -> "Executable":
+        """The program for `key`, made from `draw()` where there is none of this `signature`."""
+        with self._lock:
+            if signature != self._signature:
+                self._kept.clear()
+                self._signature = signature
+            known = self._kept.get(key)
+            if known is None:
+                known = compiled(draw(), threads)
+                self._kept[key] = known
+                if len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return known
