@@ -5,16 +5,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from striate.images import Preset
+    from striate.images.loading import Source
     from striate.layers import Module
 
 Array = NDArray[np.float32]
-# From scores float32[b, class] to what the classes are called.
+# From images float32[b, x, y, i] to scores float32[b, class].
 Network = Callable[[Array], Array]
 
 
@@ -162,13 +164,75 @@ def read_ahead(
                 future.cancel()
 
 
+def classify(
+    model: "str | Module",
+    images: "Source | Sequence[Source]",
+    top: int = 5,
+    *,
+    preset: "Preset | None" = None,
+    batch: int = 1,
+    threads: int | None = None,
+) -> list[Classification]:
+    """What each of `images` shows: its `top` most probable classes, the most probable first.
+
+    `model` is a network, or the name of one that is given its ImageNet weights. An image is a path,
+    bytes, an open file or a Pillow image; one alone may stand without a list. `preset` is what the
+    network was trained on; by default what `model`'s published weights were. Raises ImageError for
+    the first image that cannot be read, ValueError.
+    """
+    if isinstance(model, str):
+        network = classifier(model, threads=threads)
+    else:
+        network = of_module(model, preset or preset_of(model), threads)
+    several = list(images) if isinstance(images, list | tuple) else [images]
+    results: list[Classification] = []
+    for result in network.each([(name_of(image), image) for image in several], top, batch):
+        if isinstance(result, Unreadable):
+            raise result.error
+        results.append(result)
+    return results
+
+
 def classifier(model: str, weights: str = "imagenet", *, threads: int | None = None) -> Classifier:
-    """The network `model` with trained `weights`, the preset they ask for, and ImageNet's names."""
+    """The network `model` with trained `weights` ("imagenet" or a path) and their preset."""
+    from striate.images import preset_for
     from striate.models import create
 
-    return of_module(create(model, weights=weights), threads)
+    preset = preset_for(model, None if weights == "imagenet" else weights)
+    return of_module(create(model, weights=weights), preset, threads)
 
 
-def of_module(module: "Module", threads: int | None = None) -> Classifier:
-    """A network as the classifier that its weights were trained to be."""
-    raise NotImplementedError
+def of_module(module: "Module", preset: "Preset", threads: int | None = None) -> Classifier:
+    """A network, the preset it was trained on, and ImageNet's names, as a classifier."""
+    from striate.images import class_names, load
+
+    def network(batch: Array) -> Array:
+        scores = module(batch, threads=threads)
+        if scores.ndim != 2:
+            raise ValueError(f"{type(module).__name__} gives no scores [b, class] of images")
+        return scores
+
+    def prepare(image: object) -> Array:
+        return preset(load(cast("Source", image)))
+
+    labels = [Label(known.name, known.synset) for known in class_names()]
+    return Classifier(network, prepare, labels)
+
+
+def preset_of(module: "Module") -> "Preset":
+    """The preset of the published weights for networks like `module`."""
+    from striate.images import Preset, preset_for
+    from striate.models import REGISTRY
+
+    for entry in REGISTRY.values():
+        if type(module) is getattr(entry.build, "func", entry.build):
+            return preset_for(entry.name)
+    return Preset()
+
+
+def name_of(image: object) -> str:
+    """What to call an image: its path, or the name of its file if it has one."""
+    if isinstance(image, str | os.PathLike):
+        return os.fsdecode(image)
+    name = getattr(image, "filename", None) or getattr(image, "name", None)
+    return name if isinstance(name, str) and name else "image"

@@ -3,6 +3,7 @@
 import csv
 import sys
 from collections.abc import Iterable, Iterator
+from io import BytesIO
 from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import typer
@@ -68,38 +69,37 @@ def classify(
         raise typer.Exit(SOME_FAILED)
 
 
-def found(given: Iterable[str]) -> tuple[list[tuple[str, str | bytes]], int]:
+def found(given: Iterable[str]) -> tuple[list[tuple[str, object]], int]:
     """The images that `given` names, each once, and how many names led to none (said aloud)."""
     from striate.images import find_images
 
-    sources: dict[str, str | bytes] = {}
+    sources: dict[str, object] = {}
     missing = 0
     for name in given:
         try:
             if name == STDIN:
                 sources[STDIN] = standard_input()
+            elif not name:
+                raise ValueError("an empty name names no image")
             else:
-                sources.update((str(path), str(path)) for path in find_images([name]))
+                sources.update((str(path), path) for path in find_images([name]))
         except (ValueError, OSError) as error:
             missing += 1
             say(f"striate: {message(error)}")
     return list(sources.items()), missing
 
 
-def standard_input() -> bytes:
-    """All bytes of standard input; ValueError where there are none to come."""
+def standard_input() -> BytesIO:
+    """All of standard input as a file; ValueError where a person would have to type it."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise ValueError(
-            "- reads an image from standard input; send one: striate classify - < FILE"
-        )
-    data = sys.stdin.buffer.read()
-    if not data:
-        raise ValueError("standard input is empty; expected an image")
-    return data
+        raise ValueError("- reads an image from standard input: striate classify - < FILE")
+    stream = BytesIO(sys.stdin.buffer.read())
+    stream.name = "standard input"
+    return stream
 
 
 def classify_all(
-    sources: list[tuple[str, str | bytes]],
+    sources: list[tuple[str, object]],
     write: Writer,
     model: str,
     weights: str,

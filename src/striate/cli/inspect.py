@@ -62,25 +62,31 @@ def inspect(
     if time:
         columns.append(Column("time", number=True))
     print_table(columns, [cells(row, time) for row in rows])
-    print(
-        f"{model} on {shape(sizes)}: {count(module.count_parameters())} parameters, "
-        f"{count(sum(row.multiply_adds for row in rows))} multiply-adds"
-    )
+    print(f"\n{model} on {shape(sizes)}: {summary(module.count_parameters(), rows)}")
+
+
+def summary(total: int, rows: list[Row]) -> str:
+    """The network in one line; `total` counts the parameters of all its parts."""
+    work = count(sum(row.multiply_adds for row in rows))
+    unused = total - sum(row.parameters for row in rows)
+    auxiliary = f" ({count(unused)} in heads for training only)" if unused else ""
+    return f"{count(total)} parameters{auxiliary}, {work} multiply-adds"
 
 
 def layer_rows(module: "Module", sizes: "Shape", time: bool) -> list[Row]:
     """A row for each layer of the network's graph."""
-    from striate.cli.networks import equation, layers, parameters
+    from striate.cli.networks import buffers, equation, layers, parameters
     from striate.network.graph import Computed
     from striate.notation import multiply_adds
 
     seconds = kernel_seconds(module, sizes) if time else {}
+    unlearned = buffers(module)
     return [
         Row(
             layer.label,
             equation(layer),
             tuple(layer.shape),
-            parameters(layer),
+            parameters(layer, unlearned),
             multiply_adds(layer.statement) if isinstance(layer, Computed) else 0,
             seconds.get(layer.label),
         )

@@ -4,41 +4,46 @@ from typing import Annotated
 
 import typer
 
-from striate.cli.output import Column, count, print_json, print_table
+from striate.cli.output import Column, count, print_json, print_table, shape
 
 
 def models(
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
 ) -> None:
     """List the networks, with their parameters, multiply-adds of one image, and image size."""
-    from striate.models import registry
+    from striate.models import REGISTRY
 
+    entries = REGISTRY.values()
     if json:
-        for name, entry in registry.items():
+        for entry in entries:
             print_json(
                 {
-                    "name": name,
+                    "name": entry.name,
+                    "family": entry.family,
                     "parameters": entry.parameters,
                     "multiply_adds": entry.multiply_adds,
-                    "input": list(entry.input_size),
+                    "input": list(entry.input),
+                    "weights": entry.file,
                 }
             )
         return
     columns = [
         Column("name"),
+        Column("family"),
         Column("parameters", number=True),
         Column("multiply-adds", number=True),
         Column("image", number=True),
+        Column("trained weights"),
     ]
-    print_table(
-        columns,
+    rows = [
         [
-            [
-                name,
-                count(entry.parameters),
-                count(entry.multiply_adds),
-                " x ".join(map(str, entry.input_size)),
-            ]
-            for name, entry in registry.items()
-        ],
-    )
+            entry.name,
+            entry.family,
+            count(entry.parameters),
+            count(entry.multiply_adds),
+            shape(entry.input),
+            entry.file or "none published",
+        ]
+        for entry in entries
+    ]
+    print_table(columns, rows)

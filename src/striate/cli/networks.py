@@ -17,11 +17,10 @@ def network(name: str, size: str | None, batch: int = 1) -> "tuple[Module, Shape
 
     `size` is HEIGHTxWIDTH in pixels; None is the size the network is trained for.
     """
-    from striate.models import create, registry
+    from striate.models import create, find
 
-    model = create(name)
-    height, width = parse_size(size) if size else registry[name].input_size
-    return model, (batch, height, width, 3)
+    height, width = find(name).input if size is None else parse_size(size)
+    return create(name), (batch, height, width, 3)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -40,10 +39,20 @@ def layers(graph: Graph) -> list[Layer]:
     return [node for node in graph.nodes() if isinstance(node, Computed | Concatenated)]
 
 
-def parameters(layer: Layer) -> int:
-    """The numbers that the layer's own parameters hold."""
-    operands = [node for _, node in layer.operands] if isinstance(layer, Computed) else []
-    return sum(node.array.size for node in operands if isinstance(node, Parameter))
+def buffers(module: "Module") -> set[str]:
+    """The names of the arrays that training does not learn, such as running means."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, part in module.modules()
+        for name in part.buffers
+    }
+
+
+def parameters(layer: Layer, but: set[str]) -> int:
+    """The numbers that the layer's own parameters hold, without those called as in `but`."""
+    nodes = [node for _, node in layer.operands] if isinstance(layer, Computed) else []
+    own = [node for node in nodes if isinstance(node, Parameter) and node.name not in but]
+    return sum(node.array.size for node in own)
 
 
 def equation(layer: Layer) -> str:
