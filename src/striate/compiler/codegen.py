@@ -52,3 +52,11 @@ def _initialize() -> None:
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
+
+
+@lru_cache(maxsize=1)
+def version() -> str:
+    """What compiled code depends on besides its IR and target."""
+    import llvmlite
+
+    return f"llvmlite {llvmlite.__version__}"

@@ -1,0 +1,160 @@
+"""A graph to a program: transform, plan, write each kernel once, compile what the cache lacks."""
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+
+from striate.compiler.border import emit_border
+from striate.compiler.cache import CodeCache
+from striate.compiler.codegen import object_code, version
+from striate.compiler.layout import NO_HALO, Layout
+from striate.compiler.pack import pack
+from striate.compiler.plan import Plan, Work, make_plan
+from striate.compiler.program import Kernel, Pointer, Program, Step
+from striate.compiler.schedules import generic
+from striate.compiler.schedules.base import Emission, Task
+from striate.compiler.target import Target
+from striate.network.graph import Array, Graph, Parameter
+from striate.notation import multiply_adds, to_text
+from striate.notation.ir import Statement
+from striate.transforms.fold import fold
+from striate.transforms.fuse import fuse
+
+
+def compile_graph(graph: Graph, target: Target | None = None) -> Program:
+    """The program that computes `graph`'s outputs from its inputs on `target` (default: this CPU)."""
+    target = target or Target.host()
+    plan = make_plan(fuse(fold(graph)), target)
+    return _Assembly(plan, target).program()
+
+
+@cache
+def code_cache() -> CodeCache:
+    """The process's view of the object code on disk."""
+    return CodeCache()
+
+
+@dataclass(slots=True)
+class _Assembly:
+    """A program being put together from a plan."""
+
+    plan: Plan
+    target: Target
+    kernels: list[Kernel] = field(default_factory=list)
+    emissions: dict[object, tuple[int, Emission]] = field(default_factory=dict)
+    constants: list[Array] = field(default_factory=list)
+    packed: dict[tuple[int, Statement | None], Pointer] = field(default_factory=dict)
+    phases: dict[int, list[Step]] = field(default_factory=dict)
+    extra_bytes: int = 0
+
+    def program(self) -> Program:
+        for buffer in self.plan.buffers:
+            if buffer.layout.halo != NO_HALO:
+                self._add_border(buffer.layout, buffer.offset, buffer.born)
+        for work in self.plan.work:
+            self._add_work(work)
+        graph = self.plan.graph
+        return Program(
+            tuple(self.kernels),
+            tuple(tuple(self.phases[key]) for key in sorted(self.phases)),
+            tuple(self.constants),
+            self.plan.arena_bytes + self.extra_bytes,
+            tuple((node.name, node.shape) for node in graph.inputs),
+            tuple(node.shape for node in graph.outputs),
+        )
+
+    def _add_border(self, layout: Layout, offset: int, phase: int) -> None:
+        def emit() -> Emission:
+            return emit_border(layout, self.target)
+
+        text = f"halo of {'x'.join(map(str, layout.shape))}"
+        kernel, emission = self._kernel(("border", layout), emit, "border", text)
+        pointers = (Pointer("arena", 0, offset),)
+        self._step(2 * phase, Step("(border)", kernel, emission.chunks, pointers, 0, 0))
+
+    def _add_work(self, work: Work) -> None:
+        task, statement = work.task, work.node.statement
+        text = to_text(statement.equation)
+        key = (work.schedule.name, task)
+        kernel, emission = self._kernel(
+            key, lambda: work.schedule.emit(task), work.schedule.name, text
+        )
+        pointers = [
+            self._operand(name, work, emission.packing.get(name)) for name, _ in work.node.operands
+        ]
+        pointers.append(self.plan.pointers[id(work.node)])
+        moved = 4 * (math.prod(statement.shape) + sum(math.prod(s) for _, s in statement.shapes))
+        step = Step(
+            work.node.label,
+            kernel,
+            emission.chunks,
+            tuple(pointers),
+            multiply_adds(statement),
+            moved,
+        )
+        self._step(2 * work.phase, step)
+
+    def _operand(self, name: str, work: Work, packing: Statement | None) -> Pointer:
+        """Where the kernel finds an operand: in place, or packed before the run or within it."""
+        node = dict(work.node.operands)[name]
+        if isinstance(node, Parameter):
+            return self._constant(node, packing)
+        if packing is None:
+            return self.plan.pointers[id(node)]
+        key = (id(node), packing)
+        if key not in self.packed:
+            layouts = ((name, work.task.layout(name)), ("packed", Layout.dense(packing.shape)))
+            task = Task(packing, layouts, self.target)
+            text = to_text(packing.equation)
+            kernel, emission = self._kernel(
+                ("generic", task), lambda: generic.emit(task), "generic", text
+            )
+            place = Pointer("arena", 0, self.plan.arena_bytes + self.extra_bytes)
+            self.extra_bytes += -(-4 * math.prod(packing.shape) // 64) * 64
+            moved = 8 * math.prod(packing.shape)
+            pointers = (self.plan.pointers[id(node)], place)
+            # Odd phases lie between the levels of the graph: the weights are there, the reader not yet.
+            self._step(
+                2 * work.phase - 1, Step("(packing)", kernel, emission.chunks, pointers, 0, moved)
+            )
+            self.packed[key] = place
+        return self.packed[key]
+
+    def _constant(self, node: Parameter, packing: Statement | None) -> Pointer:
+        key = (id(node.array), packing)
+        if key not in self.packed:
+            array = (
+                np.ascontiguousarray(node.array) if packing is None else pack(packing, node.array)
+            )
+            self.packed[key] = Pointer("constant", len(self.constants), 0)
+            self.constants.append(array)
+        return self.packed[key]
+
+    def _step(self, phase: int, step: Step) -> None:
+        self.phases.setdefault(phase, []).append(step)
+
+    def _kernel(
+        self, key: object, emit: Callable[[], Emission], schedule: str, equation: str
+    ) -> tuple[int, Emission]:
+        """The number of the kernel for `key`, written and compiled the first time it is asked for."""
+        if key not in self.emissions:
+            emission = emit()
+            number = len(self.kernels)
+            self.emissions[key] = (number, emission)
+            draft = emission.builder.function("kernel")
+            text = "\n".join((draft, version(), repr(self.target)))
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            symbol = f"striate_{digest[:24]}"
+            ir = emission.builder.function(symbol)
+            code = code_cache().get(digest)
+            if code is None:
+                code = object_code(ir, self.target)
+                code_cache().put(digest, code)
+            self.kernels.append(
+                Kernel(symbol, schedule, equation, emission.plan, ir, code, emission.scratch_bytes)
+            )
+        return self.emissions[key]
