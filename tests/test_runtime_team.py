@@ -106,6 +106,23 @@ def _wake(of: Team) -> None:
     of._hire(of.threads + 1)
 
 
+def test_a_worker_says_which_job_it_reads(own_team: Team) -> None:
+    run = Executable(chain(1, 64, "slow", 300_000), 2)
+    slot = (team_ir.SLOTS + team_ir.LINE) // 8
+    seen: set[int] = set()
+    for _ in range(20):
+        caller = threading.Thread(target=run, args=(ramp(64),))
+        caller.start()
+        while caller.is_alive():
+            seen.add(own_team._words[slot])
+            time.sleep(0.0005)
+        if run._job.address in seen:
+            break
+    time.sleep(0.01)
+    assert run._job.address in seen
+    assert own_team._words[slot] == 0
+
+
 def test_memory_that_a_worker_may_read_is_kept(own_team: Team) -> None:
     held = Job(np.zeros(16, np.int64), 1, 0)
     other = Job(np.zeros(16, np.int64), 1, 0)
