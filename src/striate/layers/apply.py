@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from striate.layers.arguments import PERMUTATIONS, Array, Operand, T, as_float32
 from striate.network.graph import Computed, Graph, Input, Node, Parameter
 from striate.notation import parse, resolve
 from striate.notation.ir import Apply, Equation, Expression, Read, Reduce, Shape, Statement
-
-if TYPE_CHECKING:
-    from striate.runtime import Executable
 
 Number = int | float
 Items = tuple[tuple[str, Number], ...]
@@ -130,26 +127,20 @@ def draw(statement: Statement, operands: Mapping[str, Operand], label: str) -> C
 
 def run(statement: Statement, arrays: Mapping[str, Array]) -> Array:
     """The statement on arrays, compiled for these shapes."""
-    given = [np.ascontiguousarray(arrays[name]) for name, _ in statement.shapes]
-    (result,) = _executable(statement)(*given)
+    graph = _graph(statement)
+    (result,) = evaluate(graph, [arrays[given.name] for given in graph.inputs])
     return result
 
 
 def evaluate(graph: Graph, arrays: Sequence[Array]) -> tuple[Array, ...]:
-    """The outputs of a graph that is run once."""
-    return compiled(graph)(*[np.ascontiguousarray(array) for array in arrays])
+    """The outputs of a graph without parameters; what it compiles to is kept."""
+    from striate.runtime import execute
+
+    return execute(graph, [np.ascontiguousarray(array) for array in arrays])
 
 
-def compiled(graph: Graph, threads: int | None = None) -> "Executable":
-    """The graph as machine code for this machine."""
-    from striate.compiler import compile_graph
-    from striate.runtime import Executable
-
-    return Executable(compile_graph(graph), threads)
-
-
-@lru_cache(maxsize=256)
-def _executable(statement: Statement) -> "Executable":
+def _graph(statement: Statement) -> Graph:
+    """The statement alone, all its operands given."""
     inputs = tuple([Input(name, shape) for name, shape in statement.shapes])
     node = Computed(statement, tuple([(given.name, given) for given in inputs]), "equation")
-    return compiled(Graph(inputs, (node,)))
+    return Graph(inputs, (node,))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from striate.layers import scope
-from striate.layers.apply import compiled
 from striate.layers.arguments import Layout, check_layout, integer, shape_text
 from striate.layers.arrange import to_channels_first, to_channels_last
 from striate.network.graph import Graph, Input, Node
@@ -67,9 +66,17 @@ class Executables:
                 self._signature = signature
             known = self._kept.get(key)
             if known is None:
-                known = compiled(draw(), threads)
+                known = _compiled(draw(), threads)
                 self._kept[key] = known
                 if len(self._kept) > KEPT:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return known
+
+
+def _compiled(graph: Graph, threads: int | None) -> "Executable":
+    """The graph as machine code for this machine."""
+    from striate.compiler import compile_graph
+    from striate.runtime import Executable
+
+    return Executable(compile_graph(graph), threads)
