@@ -162,6 +162,13 @@ class _Direct:
         sets = [step * column // CACHE_LINE % CACHE_SETS for column in range(tile.columns)]
         return max(map(sets.count, sets)) > CACHE_WAYS - 2
 
+    def _weights_stay(self) -> bool:
+        """Whether all weights fit in the first-level cache beside a tile: then a pixel's features
+        are written together."""
+        indices = self.contraction.reduction.indices
+        terms = math.prod(self.extents[index] for index in indices)
+        return 4 * terms * self.width * self.blocks * self.groups <= self.target.l1 // 2
+
     # The shape of the work
 
     def _outer_tiles(self) -> list[tuple[Axis, int, int]]:
@@ -184,11 +191,14 @@ class _Direct:
         row_chunk, panel_chunk = b.remainder("%chunk", row_chunks), b.divide("%chunk", row_chunks)
         first, last = share(b, row_chunk, row_chunks, total)
         first_panel, last_panel = share(b, panel_chunk, panel_chunks, panels)
-        with (
-            b.loop(first_panel, last_panel) as panel,
-            b.loop(first, last) as tile,
-        ):
-            self._tile(panel.index, self._decode(tile.index, tiles))
+        if self._weights_stay():
+            with b.loop(first, last) as tile:
+                start = self._decode(tile.index, tiles)
+                with b.loop(first_panel, last_panel) as panel:
+                    self._tile(panel.index, start)
+        else:
+            with b.loop(first_panel, last_panel) as panel, b.loop(first, last) as tile:
+                self._tile(panel.index, self._decode(tile.index, tiles))
         plan = (
             f"{name}: tile of {self.tile.rows} x {self.tile.columns} pixels by {self.tile.vectors} "
             f"vectors of {self.target.lanes}; {panels} panels x {total} tiles in "
