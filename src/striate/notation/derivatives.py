@@ -71,8 +71,8 @@ DERIVATIVES: Mapping[str, tuple[Row | None, ...]] = {
     "relu": (lambda c, y, a: where(less(ZERO, y), c),),
     "clip": (
         lambda c, y, a, low, high: where(less(low, a), where(less(a, high), c)),
-        lambda c, y, a, low, high: where(less(low, a), ZERO, c),
-        lambda c, y, a, low, high: where(less(a, high), ZERO, c),
+        lambda c, y, a, low, high: where(less(low, a), ZERO, where(less(low, high), c)),
+        lambda c, y, a, low, high: where(less(a, high), where(less(low, high), ZERO, c), c),
     ),
     "exp": (lambda c, y, a: times(c, y),),
     "log": (lambda c, y, a: over(c, a),),

@@ -233,9 +233,11 @@ class _Latex(_Style):
         if function == "divide":
             over = self.expression(left)[0], self.expression(right)[0]
             return rf"\frac{{{over[0]}}}{{{over[1]}}}", _ATOM
-        if function == "multiply" and isinstance(right, Constant):
-            # Two numbers side by side would read as one.
-            return rf"{self.within(left, _MULTIPLY)} \cdot {self.within(right, _ATOM)}", _MULTIPLY
+        if function == "multiply":
+            # After a big operator the product would belong to it; two numbers would read as one.
+            first = self.within(left, _ATOM if isinstance(left, Reduce) else _MULTIPLY)
+            sign = r" \cdot " if isinstance(right, Constant) else self.symbols[function]
+            return f"{first}{sign}{self.within(right, _NEGATE)}", _MULTIPLY
         return _Style.infix(self, function, left, right)
 
     def call(self, function: str, arguments: list[str]) -> tuple[str, int]:
