@@ -30,7 +30,7 @@ def class_names() -> tuple[ClassName, ...]:
 
 
 def find_class(query: str | int) -> ClassName:
-    """The class with this number, synset or name; a name may be any synonym, in any case.
+    """The class with this number, synset or name, or else with this synonym, in any case.
 
     Raises UnknownClassError: with suggestions where there is none, with all where there are two.
     """
@@ -43,8 +43,10 @@ def find_class(query: str | int) -> ClassName:
             )
         return everything[int(text)]
     found = _by_name().get(text.casefold(), ())
-    if len(found) == 1:
-        return found[0]
+    # Cardigan is a dog, a cardigan is not.
+    same_case = [one for one in found if one.name == text]
+    if len(found) == 1 or same_case:
+        return (same_case or found)[0]
     if found:
         listed = " and ".join(f"{one.index} ({', '.join(one.synonyms)})" for one in found)
         raise UnknownClassError(f"{text!r} is the name of classes {listed}; give the number")

@@ -59,10 +59,12 @@ def _refuse(error: OSError) -> None:
     raise ImageError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error
 
 
-def _natural(text: str) -> tuple[list[tuple[int, str]], str]:
-    """A key that sorts numbers inside names by value and letters without regard to case."""
-    pieces = re.findall(r"\d+|\D+", text)
-    keys = [(int(p), "") if p.isdecimal() else (-1, p.casefold()) for p in pieces]
+def _natural(text: str) -> tuple[list[tuple[bool, int, str]], str]:
+    """A key that sorts numbers inside names by value, before letters of any case."""
+    pieces = re.findall(r"[0-9]+|[^0-9]+", text)
+    keys = [
+        (False, int(p), "") if p[0] in "0123456789" else (True, 0, p.casefold()) for p in pieces
+    ]
     return keys, text
 
 
