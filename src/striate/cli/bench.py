@@ -135,8 +135,10 @@ def phase_rows(executable: "Executable", image: "Array", peak: float) -> tuple[R
     program = executable.program
     rows = []
     for phase, seconds in zip(program.phases, executable.profile(image, repeat=30), strict=True):
-        labels = dict.fromkeys(step.label for step in phase)
-        schedules = dict.fromkeys(program.kernels[step.kernel].schedule for step in phase)
+        # Borders and packing, in brackets, are named only where they have a phase to themselves.
+        steps = [step for step in phase if step.label and step.label[0] != "("] or phase
+        labels = dict.fromkeys(step.label or "(copy)" for step in steps)
+        schedules = dict.fromkeys(program.kernels[step.kernel].schedule for step in steps)
         work = sum(step.multiply_adds for step in phase)
         speed = 2e-9 * work / seconds if seconds > 0 else 0.0
         rows.append(Row(" | ".join(labels), " | ".join(schedules), seconds, speed, speed / peak))

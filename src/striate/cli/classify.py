@@ -133,10 +133,12 @@ def with_progress(results: Iterator[T], total: int) -> Iterator[T]:
         yield from results
         return
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
-    console = Console(stderr=True)
-    yield from track(results, "classifying", total, console=console, transient=True)
+    # The results on standard output stay what they are; messages go above the bar.
+    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False)
+    with bar:
+        yield from bar.track(results, total, description="classifying")
 
 
 class Text:
