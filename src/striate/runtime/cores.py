@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 ENVIRONMENT = "STRIATE_THREADS"
@@ -10,11 +11,12 @@ ENVIRONMENT = "STRIATE_THREADS"
 MOST_THREADS = 1024
 
 
-def default_threads(root: Path = Path("/")) -> int:
+def default_threads(root: Path | None = None) -> int:
     """The number of threads to run on: STRIATE_THREADS if set, else the cores allowed.
 
     These are the cores of the affinity mask, but no more than the cgroup's quota of CPU time
-    (rounded up). `root` is where /proc and /sys are found. Raises ValueError for a bad variable.
+    (rounded up), which is read once unless `root` says where to find /proc and /sys. Raises
+    ValueError for a bad variable.
     """
     asked = os.environ.get(ENVIRONMENT, "").strip()
     if asked:
@@ -25,7 +27,7 @@ def default_threads(root: Path = Path("/")) -> int:
             )
         return int(asked)
     allowed = allowed_cores()
-    quota = cgroup_cores(root)
+    quota = _process_quota() if root is None else cgroup_cores(root)
     if quota is not None:
         allowed = min(allowed, max(1, math.ceil(quota)))
     return min(allowed, MOST_THREADS)
@@ -36,6 +38,11 @@ def allowed_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
+
+
+@lru_cache(maxsize=1)
+def _process_quota() -> float | None:
+    return cgroup_cores()
 
 
 def cgroup_cores(root: Path = Path("/")) -> float | None:

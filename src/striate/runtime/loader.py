@@ -1,7 +1,7 @@
 """Object code becomes functions of this process: equal code once, until its last user is gone.
 
 All kernels that a call of `load` brings anew share one engine, because an engine and its target
-machine cost more than linking a kernel (60 kernels of 20 KB take 15 to 22 ms).
+machine cost more than linking a kernel (60 of 20 KB take 15 to 22 ms; benchmarks/thread_team.py).
 """
 
 import hashlib
