@@ -49,7 +49,6 @@ class Module:
     _parts: dict[str, "Module"]
     _serial: int
     _version: int
-    _executables: Executables
     _checked: tuple[int, tuple[tuple[int, int], ...]]
 
     def __new__(cls, *_: object, **__: object) -> Self:
@@ -121,7 +120,10 @@ class Module:
     ) -> "Executable":
         """The module as machine code for one input shape; made once, until the module changes."""
         key = (tuple(shape), layout, threads)
-        return self._executables.get(
+        store = self.__dict__.get("_executables") or self.__dict__.setdefault(
+            "_executables", Executables()
+        )
+        return cast(Executables, store).get(
             key, self._signature(), lambda: self.trace(shape, layout=layout), threads
         )
 
@@ -212,7 +214,7 @@ class Module:
     def _renew(self) -> None:
         self.__dict__["_serial"] = next(_serials)
         self.__dict__["_version"] = 0
-        self.__dict__["_executables"] = Executables()
+        self.__dict__.pop("_executables", None)
         self.__dict__["_checked"] = (-1, ())
 
     def __setattr__(self, name: str, value: object) -> None:

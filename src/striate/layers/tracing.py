@@ -1,6 +1,5 @@
 """From a module to its graph and to machine code, kept for each input shape."""
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -48,7 +47,9 @@ class Executables:
     """The programs of one module, by input shape; forgotten when the module has changed."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        from striate.runtime.mutex import Mutex
+
+        self._lock = Mutex()
         self._signature: object = None
         self._kept: OrderedDict[object, Executable] = OrderedDict()
 

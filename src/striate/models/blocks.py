@@ -22,6 +22,8 @@ class Classifier(Module):
 
     # The parts whose shape depends on the number of classes.
     heads: ClassVar[tuple[str, ...]] = ("fc",)
+    # What the registry calls it, if it was made by `create`.
+    name = ""
     # On where the weights were trained on images scaled in another way than the preset's.
     transform_input = False
 

@@ -10,6 +10,9 @@ from striate.layers.arguments import AnyArray, integer
 from striate.models import registry
 from striate.models.blocks import Classifier
 
+# The weights published for these were trained on images of another scale than their preset gives.
+_OTHER_SCALE = frozenset({"googlenet", "inception_v3"})
+
 
 class NewHeadWarning(UserWarning):
     """The weights' file has other classes than asked for, so that the head was drawn at random."""
@@ -31,18 +34,15 @@ def create(
     entry = registry.find(name)
     wanted = None if classes is None else integer(classes, "classes", 1)
     if weights is None:
-        return _initialised(entry.build(classes=wanted or 1000, **options))
+        return _new(entry, wanted or 1000, options)
     path, published = _find(entry, weights)
     state = _read(path)
-    probe = entry.build(classes=wanted or 1000, **options)
-    found = _classes(probe, state)
-    network = probe
+    network = _new(entry, wanted or 1000, options)
+    found = _classes(network, state)
     if wanted is None and found not in (None, 1000):
-        network = entry.build(classes=found, **options)
-    network = _initialised(network)
-    if published and "transform_input" not in options and hasattr(network, "transform_input"):
-        # The published Inception weights expect another scale than their preset gives.
-        network.transform_input = name in ("googlenet", "inception_v3")
+        network = _new(entry, found, options)
+    if published and name in _OTHER_SCALE and "transform_input" not in options:
+        network.transform_input = True
     if wanted is not None and found not in (None, wanted):
         state = _with_new_head(network, state)
         warnings.warn(
@@ -89,8 +89,10 @@ def _with_new_head(network: Classifier, state: Mapping[str, AnyArray]) -> dict[s
     }
 
 
-def _initialised(network: Classifier) -> Classifier:
+def _new(entry: registry.Entry, classes: int | None, options: Mapping[str, object]) -> Classifier:
     """The network with random values that depend on the names of its arrays alone."""
+    network = entry.build(classes=classes, **options)
+    network.name = entry.name
     for name, initial in network.initials():
         initial.seed = crc32(name.encode())
     return network

@@ -1,6 +1,5 @@
 """DenseNet (Huang et al. 2016): every layer reads all features before it in its block."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -38,9 +37,6 @@ VARIANTS = {
     "densenet169": Variant(32, (6, 12, 32, 32), 64),
     "densenet201": Variant(32, (6, 12, 48, 32), 64),
 }
-
-# In files of 2017 the layers' parts are called norm.1, conv.1, norm.2, conv.2.
-_OLD_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
 
 
 class DenseLayer(Module):
@@ -107,4 +103,7 @@ class DenseNet(Classifier):
         return classify(self.avgpool, self.classifier, relu(self.features(input)))
 
     def load_state_dict(self, state: Mapping[str, AnyArray]) -> None:
-        super().load_state_dict({_OLD_NAME.sub(r"\1\2", name): a for name, a in state.items()})
+        """As for every module; also takes files of 2017, where `norm1` is called `norm.1`."""
+        from striate.weights.state import rename
+
+        super().load_state_dict(rename(state))

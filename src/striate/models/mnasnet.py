@@ -82,20 +82,14 @@ class MNASNet(Classifier):
         return self.classifier(global_avg_pool2d(self.layers(input)))
 
     def load_state_dict(self, state: Mapping[str, AnyArray]) -> None:
-        """As for every module; a file of the other version rebuilds the network's first layers."""
-        stem = state.get("layers.0.weight")
-        for version in (1, 2):
-            if version == self.version or stem is None:
-                continue
-            other = MNASNet(self.width, self.classifier[1].weight.shape[1], version)  # type: ignore[attr-defined]
-            if (
-                tuple(stem.shape)
-                == other.state_shapes()["layers.0.weight"]
-                != (self.state_shapes()["layers.0.weight"])
-            ):
-                other.load_state_dict(state)
+        """As for every module; the file of another version changes the network's version."""
+        stem, own = state.get("layers.0.weight"), self.state_shapes()
+        if stem is not None and tuple(stem.shape) != own["layers.0.weight"]:
+            other = MNASNet(self.width, own["classifier.1.weight"][0], 3 - self.version)
+            if tuple(stem.shape) == other.state_shapes()["layers.0.weight"]:
+                Module.load_state_dict(other, state)
                 self.version, self.layers, self.classifier = (
-                    version,
+                    other.version,
                     other.layers,
                     other.classifier,
                 )

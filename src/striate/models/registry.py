@@ -43,8 +43,7 @@ class Entry:
     """A network: `build(classes=...)` makes it.
 
     `parameters` and `multiply_adds` (convolutions and linear layers, one image of `input` rows
-    and columns) are for 1000 classes. `file` is the ImageNet weights' name at torchvision or in a
-    package, its last part the beginning of the file's SHA-256; None if there are no such weights.
+    and columns) are for 1000 classes; `preset` belongs to the first ImageNet weights published.
     """
 
     name: str
@@ -52,9 +51,17 @@ class Entry:
     build: Callable[..., Classifier]
     parameters: int
     multiply_adds: int
-    file: str | None
     preset: PresetData = PresetData()
     input: tuple[int, int] = (224, 224)
+
+    @property
+    def file(self) -> str | None:
+        """The name of the ImageNet weights' file at torchvision or in a package, None without."""
+        from striate.weights.catalogue import PACKAGED, PUBLISHED
+
+        if self.name in PACKAGED:
+            return PACKAGED[self.name][2].rpartition("/")[2]
+        return PUBLISHED[self.name][0] if self.name in PUBLISHED else None
 
 
 _TORCHVISION = PresetData()
@@ -62,46 +69,46 @@ _TORCHVISION_NEW = PresetData(resize=232)
 _INCEPTION = PresetData(resize=342, crop=299)
 _HALVES = PresetData(interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
-# Name (or width), parameters, multiply-adds, file.
+# Name (or width), parameters, multiply-adds.
 _RESNETS = (
-    ("resnet18", 11689512, 1814073344, "resnet18-f37072fd.pth"),
-    ("resnet34", 21797672, 3663761408, "resnet34-b627a593.pth"),
-    ("resnet50", 25557032, 4089184256, "resnet50-0676ba61.pth"),
-    ("resnet101", 44549160, 7801405440, "resnet101-63fe2227.pth"),
-    ("resnet152", 60192808, 11513626624, "resnet152-394f9c45.pth"),
-    ("resnext50_32x4d", 25028904, 4230479872, "resnext50_32x4d-7cdf4587.pth"),
-    ("resnext101_32x8d", 88791336, 16414015488, "resnext101_32x8d-8ba56ff5.pth"),
-    ("resnext101_64x4d", 83455272, 15460270080, "resnext101_64x4d-173b62eb.pth"),
-    ("wide_resnet50_2", 68883240, 11398021120, "wide_resnet50_2-95faca4d.pth"),
-    ("wide_resnet101_2", 126886696, 22753050624, "wide_resnet101_2-32ee1156.pth"),
+    ("resnet18", 11689512, 1814073344),
+    ("resnet34", 21797672, 3663761408),
+    ("resnet50", 25557032, 4089184256),
+    ("resnet101", 44549160, 7801405440),
+    ("resnet152", 60192808, 11513626624),
+    ("resnext50_32x4d", 25028904, 4230479872),
+    ("resnext101_32x8d", 88791336, 16414015488),
+    ("resnext101_64x4d", 83455272, 15460270080),
+    ("wide_resnet50_2", 68883240, 11398021120),
+    ("wide_resnet101_2", 126886696, 22753050624),
 )
 _VGGS = (
-    ("vgg11", 132863336, 7609090048, "vgg11-8a719046.pth"),
-    ("vgg13", 133047848, 11308466176, "vgg13-19584684.pth"),
-    ("vgg16", 138357544, 15470264320, "vgg16-397923af.pth"),
-    ("vgg19", 143667240, 19632062464, "vgg19-dcbb9e9d.pth"),
-    ("vgg11_bn", 132868840, 7609090048, "vgg11_bn-6002323d.pth"),
-    ("vgg13_bn", 133053736, 11308466176, "vgg13_bn-abd245e5.pth"),
-    ("vgg16_bn", 138365992, 15470264320, "vgg16_bn-6c64b313.pth"),
-    ("vgg19_bn", 143678248, 19632062464, "vgg19_bn-c79401a0.pth"),
+    ("vgg11", 132863336, 7609090048),
+    ("vgg13", 133047848, 11308466176),
+    ("vgg16", 138357544, 15470264320),
+    ("vgg19", 143667240, 19632062464),
+    ("vgg11_bn", 132868840, 7609090048),
+    ("vgg13_bn", 133053736, 11308466176),
+    ("vgg16_bn", 138365992, 15470264320),
+    ("vgg19_bn", 143678248, 19632062464),
 )
 _DENSENETS = (
-    ("densenet121", 7978856, 2834161664, "densenet121-a639ec97.pth"),
-    ("densenet161", 28681000, 7727907072, "densenet161-8d451a50.pth"),
-    ("densenet169", 14149480, 3359843328, "densenet169-b2777c0a.pth"),
-    ("densenet201", 20013928, 4291365888, "densenet201-c1103571.pth"),
+    ("densenet121", 7978856, 2834161664),
+    ("densenet161", 28681000, 7727907072),
+    ("densenet169", 14149480, 3359843328),
+    ("densenet201", 20013928, 4291365888),
 )
 _SHUFFLENETS = (
-    ("x0_5", 1366792, 40476448, "shufflenetv2_x0.5-f707e7126e.pth"),
-    ("x1_0", 2278604, 144907992, "shufflenetv2_x1-5666bf0f80.pth"),
-    ("x1_5", 3503624, 295759392, "shufflenetv2_x1_5-3c479a10.pth"),
-    ("x2_0", 7393996, 583253464, "shufflenetv2_x2_0-8be3c8ee.pth"),
+    ("x0_5", 1366792, 40476448),
+    ("x1_0", 2278604, 144907992),
+    ("x1_5", 3503624, 295759392),
+    ("x2_0", 7393996, 583253464),
 )
 _MNASNETS = (
-    (0.5, 2218512, 104455968, "mnasnet0.5_top1_67.823-3ffadce67e.pth"),
-    (0.75, 3170208, 215493104, "mnasnet0_75-7090bc5f.pth"),
-    (1.0, 4383312, 314415872, "mnasnet1.0_top1_73.512-f206786ef8.pth"),
-    (1.3, 6282256, 526362432, "mnasnet1_3-a4c69d6f.pth"),
+    (0.5, 2218512, 104455968),
+    (0.75, 3170208, 215493104),
+    (1.0, 4383312, 314415872),
+    (1.3, 6282256, 526362432),
 )
 # Trained by torchvision's later recipe, which resizes to 232.
 _NEW_RECIPE = frozenset(
@@ -122,65 +129,59 @@ def _entries() -> Iterator[Entry]:
         build: Callable[..., Classifier],
         parameters: int,
         multiply_adds: int,
-        file: str | None,
     ) -> Entry:
         preset = _TORCHVISION_NEW if name in _NEW_RECIPE else _TORCHVISION
-        return Entry(name, family, build, parameters, multiply_adds, file, preset)
+        return Entry(name, family, build, parameters, multiply_adds, preset)
 
-    yield entry("alexnet", "AlexNet", alexnet, 61100840, 714188480, "alexnet-owt-7be5be79.pth")
+    yield entry("alexnet", "AlexNet", alexnet, 61100840, 714188480)
     yield Entry(
         "alexnet_2012",
         "AlexNet",
         alexnet_2012,
         62378344,
         1135256096,
-        None,
         PresetData(crop=227),
         (227, 227),
     )
-    for name, parameters, adds, file in _VGGS:
+    for name, parameters, adds in _VGGS:
         vgg = partial(VGG, int(name[3:5]), name.endswith("_bn"))
-        yield entry(name, "VGG", vgg, parameters, adds, file)
-    for name, parameters, adds, file in _RESNETS:
+        yield entry(name, "VGG", vgg, parameters, adds)
+    for name, parameters, adds in _RESNETS:
         family = {"resnet": "ResNet", "resnex": "ResNeXt"}.get(name[:6], "Wide ResNet")
-        yield entry(name, family, partial(ResNet, resnet.VARIANTS[name]), parameters, adds, file)
-    for version, parameters, adds, file in (
-        ("1.0", 1248424, 818924576, "squeezenet1_0-b66bff10.pth"),
-        ("1.1", 1235496, 349151936, "squeezenet1_1-b8a52dc0.pth"),
+        yield entry(name, family, partial(ResNet, resnet.VARIANTS[name]), parameters, adds)
+    for version, parameters, adds in (
+        ("1.0", 1248424, 818924576),
+        ("1.1", 1235496, 349151936),
     ):
         name = f"squeezenet{version.replace('.', '_')}"
-        yield entry(name, "SqueezeNet", partial(SqueezeNet, version), parameters, adds, file)
-    for name, parameters, adds, file in _DENSENETS:
+        yield entry(name, "SqueezeNet", partial(SqueezeNet, version), parameters, adds)
+    for name, parameters, adds in _DENSENETS:
         dense = partial(DenseNet, densenet.VARIANTS[name])
-        yield entry(name, "DenseNet", dense, parameters, adds, file)
+        yield entry(name, "DenseNet", dense, parameters, adds)
     yield Entry(
         "inception_v3",
         "Inception",
         Inception3,
         27161264,
         5713216096,
-        "inception_v3_google-0cc3c7bd.pth",
         _INCEPTION,
         (299, 299),
     )
-    yield entry("googlenet", "GoogLeNet", GoogLeNet, 13004888, 1498376192, "googlenet-1378be20.pth")
-    yield entry("googlenet_2014", "GoogLeNet", googlenet_2014, 13378280, 1582671872, None)
-    for width, parameters, adds, file in _SHUFFLENETS:
+    yield entry("googlenet", "GoogLeNet", GoogLeNet, 13004888, 1498376192)
+    yield entry("googlenet_2014", "GoogLeNet", googlenet_2014, 13378280, 1582671872)
+    for width, parameters, adds in _SHUFFLENETS:
         name = f"shufflenet_v2_{width}"
-        yield entry(name, "ShuffleNet", partial(ShuffleNetV2, width), parameters, adds, file)
-    yield entry(
-        "mobilenet_v2", "MobileNet", MobileNetV2, 3504872, 300774272, "mobilenet_v2-b0353104.pth"
-    )
-    for scale, parameters, adds, file in _MNASNETS:
+        yield entry(name, "ShuffleNet", partial(ShuffleNetV2, width), parameters, adds)
+    yield entry("mobilenet_v2", "MobileNet", MobileNetV2, 3504872, 300774272)
+    for scale, parameters, adds in _MNASNETS:
         name = f"mnasnet{scale}".replace(".", "_")
-        yield entry(name, "MNASNet", partial(MNASNet, scale), parameters, adds, file)
+        yield entry(name, "MNASNet", partial(MNASNet, scale), parameters, adds)
     yield Entry(
         "efficientnet_lite0",
         "EfficientNet",
         EfficientNetLite,
         4652008,
         385187552,
-        "efficientnet-lite0-57934424.pth",
         _HALVES,
     )
 
