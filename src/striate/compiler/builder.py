@@ -22,6 +22,18 @@ def number(value: float) -> str:
     return f"0x{int(wide.view(np.uint64)):016X}"
 
 
+# Operations whose result is not a function of their operands alone.
+_CHANGING = ("load ", "phi ")
+
+
+@dataclass(slots=True)
+class Branch:
+    """An open branch: the values it carries, and what they become if it is taken."""
+
+    values: list[Value]
+    following: list[Value] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Loop:
     """An open loop: its index, the values it carries, and what they become in the next round."""
@@ -41,15 +53,21 @@ class Builder:
         self._declarations: dict[str, None] = {}
         self._count = 0
         self._block = "entry"
+        # Operations without effect whose results are at hand where the next line goes.
+        self._known: dict[str, Value] = {}
 
     def new(self, stem: str = "v") -> Value:
         self._count += 1
         return f"%{stem}{self._count}"
 
     def emit(self, operation: str) -> Value:
-        """Write `name = operation` and return the name."""
+        """The name of the result of `operation`, which is written unless it is known already."""
+        if operation in self._known:
+            return self._known[operation]
         name = self.new()
         self._lines.append(f"  {name} = {operation}")
+        if not operation.startswith(_CHANGING) and "@llvm.masked." not in operation:
+            self._known[operation] = name
         return name
 
     def effect(self, operation: str) -> None:
@@ -173,14 +191,16 @@ class Builder:
         one = self.emit(f"insertelement {self.vector} poison, float {scalar}, i64 0")
         lanes = self.target.lanes
         return self.emit(
-            f"shufflevector {self.vector} {one}, {self.vector} poison, <{lanes} x i32> zeroinitializer"
+            f"shufflevector {self.vector} {one}, {self.vector} poison, "
+            f"<{lanes} x i32> zeroinitializer"
         )
 
     def shuffle(self, value: Value, lanes: Sequence[int]) -> Value:
         """Lane k of the result is lane `lanes[k]` of `value`."""
         mask = ", ".join(f"i32 {lane}" for lane in lanes)
         return self.emit(
-            f"shufflevector {self.vector} {value}, {self.vector} poison, <{len(lanes)} x i32> <{mask}>"
+            f"shufflevector {self.vector} {value}, {self.vector} poison, "
+            f"<{len(lanes)} x i32> <{mask}>"
         )
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
@@ -229,14 +249,15 @@ class Builder:
         place = len(self._lines)
         state = Loop(self.new("i"), [self.new("c") for _ in carried])
         entering = list(state.values)
-        yield state
-        following = state.following or entering
-        if len(following) != len(carried):
-            raise AssertionError("a loop must say what every carried value becomes")
-        self.effect(f"br label %{latch}")
-        self._label(latch)
-        index = self.emit(f"add nsw i64 {state.index}, {step}")
-        more = self.emit(f"icmp slt i64 {index}, {stop}")
+        with self._scope():
+            yield state
+            following = state.following or entering
+            if len(following) != len(carried):
+                raise AssertionError("a loop must say what every carried value becomes")
+            self.effect(f"br label %{latch}")
+            self._label(latch)
+            index = self.emit(f"add nsw i64 {state.index}, {step}")
+            more = self.emit(f"icmp slt i64 {index}, {stop}")
         self.effect(f"br i1 {more}, label %{head}, label %{done}")
         phis = [f"  {state.index} = phi i64 [{start}, %{before}], [{index}, %{latch}]"]
         phis += [
@@ -254,14 +275,36 @@ class Builder:
             state.values = list(following)
 
     @contextmanager
-    def when(self, condition: Value) -> Iterator[None]:
-        """Run the block if the i1 `condition` holds."""
+    def when(self, condition: Value, carried: Sequence[tuple[str, Value]] = ()) -> Iterator[Branch]:
+        """Run the block if the i1 `condition` holds.
+
+        It starts from `branch.values`; after the block they are what it left in `following`, or as
+        before where it did not run.
+        """
         then, done = self.new("then")[1:], self.new("done")[1:]
+        before = self._block
         self.effect(f"br i1 {condition}, label %{then}, label %{done}")
-        self._label(then)
-        yield
+        state = Branch([value for _, value in carried])
+        with self._scope():
+            self._label(then)
+            yield state
+        following = state.following or state.values
+        if len(following) != len(carried):
+            raise AssertionError("a branch must say what every carried value becomes")
+        last = self._block
         self.effect(f"br label %{done}")
         self._label(done)
+        state.values = [
+            self.emit(f"phi {kind} [{value}, %{before}], [{after}, %{last}]")
+            for (kind, value), after in zip(carried, following, strict=True)
+        ]
+
+    @contextmanager
+    def _scope(self) -> Iterator[None]:
+        """What becomes known inside is forgotten after."""
+        outside = dict(self._known)
+        yield
+        self._known = outside
 
     def _label(self, name: str) -> None:
         self._lines.append(f"{name}:")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.expression import COMBINE, emit_expression
+from striate.compiler.layout import Layout
 from striate.compiler.schedules.base import Task
 from striate.compiler.schedules.guards import Guard, bounds, free_indices, guards, leaves
 from striate.notation.ir import (
@@ -113,9 +114,9 @@ class Evaluator:
         b = self.builder
         width = context.vectors if context.lane in free_indices(leaf) else 1
         zeros = [(b.vector, b.zero())] * width
-        with b.loop(0, self._as_count(condition), 1, zeros, maybe_empty=True) as once:
-            once.following = self._leaf(leaf, context, masks)
-        return once.values
+        with b.when(condition, zeros) as branch:
+            branch.following = self._leaf(leaf, context, masks)
+        return branch.values
 
     def _leaf(
         self, leaf: Read | Position | Reduce, context: Context, masks: Sequence[Mask]
@@ -145,6 +146,15 @@ class Evaluator:
         for index, coefficient in terms:
             total = b.add(total, b.multiply(context.places[index], coefficient))
         return b.add(total, offset)
+
+    def offset(self, layout: Layout, access: Sequence[Affine], context: Context) -> Offset:
+        """The bytes from the start of a tensor to the element (of the first lane) at the point."""
+        b = self.builder
+        total: Offset = layout.origin
+        for stride, affine in zip(layout.strides, access, strict=True):
+            place = self.linear(affine.terms, affine.offset, context)
+            total = b.add(total, b.multiply(self._quotient(place, affine), stride))
+        return total
 
     def _read(self, read: Read, context: Context, masks: Sequence[Mask]) -> list[Value]:
         """Elements that exist wherever the masks hold; lanes beyond are 0."""
@@ -300,9 +310,27 @@ class Evaluator:
                 truths = b.emit(f"and <{self.lanes} x i1> {truths}, {truth}") if truths else truth
         return truths if needed else None
 
-    def _as_count(self, condition: Value) -> Value:
-        """1 or 0: a loop of that many rounds is a branch that carries values."""
-        return self.builder.emit(f"zext i1 {condition} to i64")
+    def range_within(
+        self, index: str, clamps: Sequence[Guard], context: Context
+    ) -> tuple[Offset, Offset]:
+        """Where along `index` all of `clamps` hold at the point; it may be empty."""
+        b = self.builder
+        start: Offset = 0
+        stop: Offset = self.extents[index]
+        for guard in clamps:
+            step = dict(guard.terms)[index]
+            sign, size = (1, step) if step > 0 else (-1, -step)
+            others = [term for term in guard.terms if term[0] != index]
+            place = b.multiply(self.linear(others, guard.offset, context), -sign)
+            low, high = (guard.low, guard.high) if step > 0 else (guard.high, guard.low)
+            # size * index >= sign * low + place, and size * index <= sign * high + place
+            if low is not None:
+                least = b.maximum(b.add(place, sign * low), 0)
+                start = b.maximum(start, b.divide(b.add(least, size - 1), size))
+            if high is not None:
+                most = b.maximum(b.add(place, sign * high + size), 0)
+                stop = b.minimum(stop, b.divide(most, size))
+        return start, stop
 
     # Reductions
 
@@ -360,13 +388,13 @@ class _Nest:
         if not indices:
             if condition is None:
                 return self._step(context, state)
-            with b.loop(0, e._as_count(condition), 1, carried, maybe_empty=True) as once:
-                once.following = self._step(context, once.values)
-            return once.values
+            with b.when(condition, carried) as branch:
+                branch.following = self._step(context, branch.values)
+            return branch.values
         index, *rest = indices
         clamps = [g for g in pending if g.divisor == 1 and g.indices.isdisjoint(rest)]
         pending = [guard for guard in pending if guard not in clamps]
-        start, stop = self._range(index, clamps, context)
+        start, stop = e.range_within(index, clamps, context)
         if condition is not None:
             stop = b.emit(f"select i1 {condition}, i64 {stop}, i64 {start}")
         if (start, stop) == (0, 1):
@@ -388,33 +416,6 @@ class _Nest:
         inner = context.at(index, place)
         inner = self.evaluator.prepare(self.node.body, inner, frozenset(rest))
         return self.loops(rest, pending, inner, state)
-
-    def _range(
-        self, index: str, clamps: Sequence[Guard], context: Context
-    ) -> tuple[Offset, Offset]:
-        """Where along `index` all of `clamps` hold; all other indices are open."""
-        e, b = self.evaluator, self.evaluator.builder
-        start: Offset = 0
-        stop: Offset = e.extents[index]
-        for guard in clamps:
-            step = dict(guard.terms)[index]
-            others = [term for term in guard.terms if term[0] != index]
-            place = e.linear(others, guard.offset, context)
-            size = abs(step)
-            if step < 0:
-                low, high = guard.high, guard.low
-            else:
-                low, high = guard.low, guard.high
-                place = b.multiply(place, -1)
-            sign = 1 if step > 0 else -1
-            # |step| * index >= sign * low + place, and <= sign * high + place
-            if low is not None:
-                least = b.maximum(b.add(place, sign * low), 0)
-                start = b.maximum(start, b.divide(b.add(least, size - 1), size))
-            if high is not None:
-                most = b.maximum(b.add(place, sign * high + size), 0)
-                stop = b.minimum(stop, b.divide(most, size))
-        return start, stop
 
     def _step(self, context: Context, state: list[Value]) -> list[Value]:
         """Take in the body at one point."""

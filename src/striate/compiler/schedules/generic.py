@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.layout import Halo
 from striate.compiler.schedules.base import Emission, Task
+from striate.compiler.schedules.chunks import CYCLES_PER_SECOND, share, wanted_chunks
 from striate.compiler.schedules.evaluation import Context, Evaluator
 from striate.compiler.schedules.guards import free_indices, guards, leaves
 from striate.compiler.target import Target
@@ -23,11 +24,6 @@ from striate.notation.ir import Apply, Expression, Position, Read, Reduce, State
 
 name = "generic"
 
-# Work below this many seconds is one chunk: handing it out would cost more than it saves.
-ONE_CHUNK = 20e-6
-CHUNKS = (8, 24)
-SECONDS_PER_CHUNK = 8e-6
-CYCLES_PER_SECOND = 3e9
 # Vectors along the lane that are computed together.
 VECTORS = 4
 # Up to this many interleaved features are woven together in registers.
@@ -200,10 +196,8 @@ class _Generic:
 
     def _split(self, estimate: float) -> None:
         """Decide the chunks: over the first outer loops, and the lane if those are few."""
-        wanted = 1
-        if estimate > ONE_CHUNK:
-            wanted = min(CHUNKS[1], max(CHUNKS[0], int(estimate / SECONDS_PER_CHUNK)))
-            wanted = max(1, min(wanted, int(estimate / (4 * self._repeated() + 1e-12))))
+        wanted = wanted_chunks(estimate)
+        wanted = max(1, min(wanted, int(estimate / (4 * self._repeated() + 1e-12))))
         self.shared, count = 0, 1
         while wanted > 1 and self.shared < len(self.plan.outer) and count < 4 * wanted:
             count *= self.plan.outer[self.shared].size
@@ -237,7 +231,7 @@ class _Generic:
                 del places[index]
         context = self.evaluator.prepare(self.expression, Context(places))
         if self.shared:
-            first, last = self._share(row_chunk, self.row_chunks, self.total)
+            first, last = share(b, row_chunk, self.row_chunks, self.total)
             with b.loop(first, last) as loop:
                 inner = self._open_shared(loop.index, context)
                 self._outer(list(plan.outer[self.shared :]), inner, lane_chunk)
@@ -250,14 +244,6 @@ class _Generic:
         loops = " x ".join(f"{','.join(axis.indices)}={axis.size}" for axis in plan.outer) or "none"
         return Emission(b, chunks, f"{name}: loops {loops}; {along}; {chunks} chunks")
 
-    def _share(self, chunk: Offset, chunks: int, total: int) -> tuple[Offset, Offset]:
-        """The range of `total` things that belongs to `chunk`, evenly."""
-        b = self.builder
-        if chunks == 1:
-            return 0, total
-        first = b.divide(b.multiply(chunk, total), chunks)
-        return first, b.divide(b.multiply(b.add(chunk, 1), total), chunks)
-
     def _open_shared(self, number: Value, context: Context) -> Context:
         """The point on the first outer loops that has this number."""
         b, rest = self.builder, number
@@ -269,7 +255,7 @@ class _Generic:
         return self.evaluator.prepare(self.expression, context)
 
     def _open(self, axis: Axis, place: Offset, context: Context) -> Context:
-        """The point with a place on `axis`: its last index goes all the way, the others stay at 0."""
+        """The point with a place on `axis`: its last index goes all the way, others stay at 0."""
         for index in axis.indices[:-1]:
             context = context.at(index, 0)
         return context.at(axis.index, place)
@@ -290,7 +276,7 @@ class _Generic:
             self._point(context)
             return
         full, tail = divmod(lane.size, width)
-        first, last = self._share(lane_chunk, self.lane_chunks, full)
+        first, last = share(b, lane_chunk, self.lane_chunks, full)
         if isinstance(first, int) and isinstance(last, int):
             main = last // self.vectors * self.vectors
             if main > self.vectors:
@@ -353,13 +339,7 @@ class _Generic:
 
     def _place(self, context: Context) -> Offset:
         """The byte offset of the output at the point."""
-        b = self.builder
-        layout = self.task.layouts[-1][1]
-        offset: Offset = layout.origin
-        for stride, affine in zip(layout.strides, self.task.output.access, strict=True):
-            place = self.evaluator.linear(affine.terms, affine.offset, context)
-            offset = b.add(offset, b.multiply(place, stride))
-        return offset
+        return self.evaluator.offset(self.task.layouts[-1][1], self.task.output.access, context)
 
     def _scatter(self, value: Value, address: Value, step: int, active: int | None) -> None:
         """One store for each lane."""
