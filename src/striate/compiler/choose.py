@@ -1,12 +1,12 @@
 """The schedules there are, and which of them a statement gets."""
 
-from striate.compiler.schedules import direct, generic, grouped
+from striate.compiler.schedules import direct, generic, grouped, window
 from striate.compiler.schedules.base import Schedule
 from striate.compiler.target import Target
 from striate.notation.ir import Statement
 
 # To add a schedule is to add its module to this tuple.
-SCHEDULES: tuple[Schedule, ...] = (direct, grouped, generic)
+SCHEDULES: tuple[Schedule, ...] = (direct, grouped, window, generic)
 
 
 def choose(
