@@ -75,11 +75,12 @@ def fault(error: Exception) -> str:
 
 
 def message(error: Exception) -> str:
-    """What an expected error says: the file and the reason of an `OSError`, else its own words."""
+    """What an expected error says: the file and the reason of an `OSError`, else its own words and notes."""
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror[0].lower() + error.strerror[1:]
         return f"{os.fsdecode(error.filename)}: {reason}" if error.filename else reason
-    return str(error) or type(error).__name__
+    notes = [f"  {note}" for note in getattr(error, "__notes__", ())]
+    return "\n".join([str(error) or type(error).__name__, *notes])
 
 
 def say(text: str) -> None:
