@@ -57,6 +57,8 @@ def test_sources(tmp_path):
         sources = [path, str(path), data, bytearray(data), memoryview(data), io.BytesIO(data), file]
         for source in sources:
             np.testing.assert_array_equal(pixels(source), values)
+            source.seek(0) if hasattr(source, "seek") else None
+            np.testing.assert_array_equal(pixels(source, exif=False), values)
     np.testing.assert_array_equal(pixels(Image.fromarray(values)), values)
 
 
@@ -308,6 +310,16 @@ def test_named_files_keep_their_order_and_come_once(tmp_path):
     names = [str(tmp_path / "b.dat"), str(tmp_path), str(tmp_path / "a.jpg")]
     assert [path.name for path in find_images(names)] == ["b.dat", "a.jpg"]
     assert find_images([]) == []
+
+
+def test_linked_folders_are_searched(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.jpg").touch()
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "link").symlink_to(elsewhere, target_is_directory=True)
+    assert find_images([here]) == [here / "link" / "a.jpg"]
 
 
 def test_a_folder_that_links_to_itself(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from striate.images.errors import ImageError
 
@@ -163,7 +163,7 @@ def _to_rgb(image: Image.Image, exif: bool) -> Image.Image:
     if exif:
         image = _upright(image)
     if image.mode == "RGB":
-        return image.copy() if isinstance(image, ImageFile.ImageFile) else image
+        return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return _from_deep_grey(image).convert("RGB")
     if image.mode in ("P", "La", "RGBa"):
