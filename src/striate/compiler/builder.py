@@ -74,14 +74,14 @@ class Builder:
         """Write an operation that has no value."""
         self._lines.append(f"  {operation}")
 
-    def call(self, result: str, function: str, *arguments: str) -> Value:
-        """Call an intrinsic; `arguments` are `type value` texts."""
-        return self.emit(self._call(result, function, arguments))
+    def call(self, result: str, function: str, *arguments: str, flags: str = "") -> Value:
+        """Call an intrinsic; `arguments` are `type value` texts, `flags` of floating point."""
+        return self.emit(self._call(result, function, arguments, flags))
 
-    def _call(self, result: str, function: str, arguments: Sequence[str]) -> str:
+    def _call(self, result: str, function: str, arguments: Sequence[str], flags: str = "") -> str:
         types = ", ".join(_type(argument) for argument in arguments)
         self._declarations[f"declare {result} @{function}({types})"] = None
-        return f"call {result} @{function}({', '.join(arguments)})"
+        return f"call {flags} {result} @{function}({', '.join(arguments)})"
 
     # Integers and addresses
 

@@ -25,10 +25,10 @@ def _binary(operation: str) -> Callable[..., Value]:
     return lambda b, x, y: b.emit(f"{operation} {b.vector} {x}, {y}")
 
 
-def _intrinsic(name: str, arity: int) -> Callable[..., Value]:
+def _intrinsic(name: str, flags: str = "") -> Callable[..., Value]:
     def emit(b: Builder, *values: Value) -> Value:
-        arguments = [f"{b.vector} {value}" for value in values[:arity]]
-        return b.call(b.vector, f"llvm.{name}.v{b.target.lanes}f32", *arguments)
+        arguments = [f"{b.vector} {value}" for value in values]
+        return b.call(b.vector, f"llvm.{name}.v{b.target.lanes}f32", *arguments, flags=flags)
 
     return emit
 
@@ -66,12 +66,13 @@ _FUNCTIONS: Mapping[str, Callable[..., Value]] = {
     "multiply": _binary("fmul"),
     "divide": _binary("fdiv"),
     "negative": lambda b, x: b.emit(f"fneg {b.vector} {x}"),
-    "maximum": _intrinsic("maximum", 2),
-    "minimum": _intrinsic("minimum", 2),
+    # As in NumPy, a NaN wins, and it is not said which of two zeros does: half the instructions.
+    "maximum": _intrinsic("maximum", "nsz"),
+    "minimum": _intrinsic("minimum", "nsz"),
     "relu": _relu,
     "clip": _clip,
-    "sqrt": _intrinsic("sqrt", 1),
-    "abs": _intrinsic("fabs", 1),
+    "sqrt": _intrinsic("sqrt"),
+    "abs": _intrinsic("fabs"),
     "exp": elementary.exp,
     "log": elementary.log,
     "tanh": elementary.tanh,
