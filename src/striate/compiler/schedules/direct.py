@@ -29,6 +29,7 @@ name = "direct"
 CHUNKS = 24
 # A chunk re-reads all its weights; below this many pixels that would cost more than it balances.
 PIXELS_PER_CHUNK = 64
+FEWEST_CHUNKS = 8
 UNROLL = 4
 # Pieces of a reduction up to this length are written out without a loop.
 STRAIGHT = 8
@@ -148,13 +149,23 @@ class _Direct:
         waste *= math.ceil(rows / tile.rows) * tile.rows / rows
         waste *= math.ceil(vectors / tile.vectors) * tile.vectors / vectors
         products = tile.pixels * tile.vectors
-        # A broadcast from memory into a 64-byte vector takes the load units twice (measured, Zen 4).
-        broadcasts = tile.pixels * (2 if self.target.lanes >= 16 else 1)
-        loads = (broadcasts + tile.vectors) / products
-        latency = 10 / products
-        weight_loads = 1 / tile.pixels
-        cycles = max(1.0, loads, latency) + 0.02 * loads + 0.1 * weight_loads
+        # Folded into its only product, a 64-byte broadcast takes the load units twice (Zen 4).
+        broadcasts = tile.pixels * (2.0 if self.target.lanes >= 16 and tile.vectors == 1 else 1.25)
+        weights = tile.vectors * self._load_cycles(tile)
+        cycles = max(1.0, (broadcasts + weights) / products, 10 / products)
+        cycles += 0.02 * (broadcasts + weights) / products
         return waste * cycles * (1.3 if self._conflicts(tile) else 1.0)
+
+    def _load_cycles(self, tile: Tile) -> float:
+        """Cycles to load a vector of weights: every tile reads its whole panel, from some cache."""
+        panel = 4 * self._terms() * tile.vectors * self.target.lanes
+        if panel <= self.target.l1 // 2:
+            return 1.0
+        return 1.5 if panel <= self.target.l2 * 7 // 8 else 4.0
+
+    def _terms(self) -> int:
+        """The length of one output's sum."""
+        return math.prod(self.extents[index] for index in self.contraction.reduction.indices)
 
     def _conflicts(self, tile: Tile) -> bool:
         """Whether the tile's pixels lie so that a set of the first-level cache can't hold them."""
@@ -165,9 +176,7 @@ class _Direct:
     def _weights_stay(self) -> bool:
         """Whether all weights fit in the first-level cache beside a tile: then a pixel's features
         are written together."""
-        indices = self.contraction.reduction.indices
-        terms = math.prod(self.extents[index] for index in indices)
-        return 4 * terms * self.width * self.blocks * self.groups <= self.target.l1 // 2
+        return 4 * self._terms() * self.width * self.blocks * self.groups <= self.target.l1 // 2
 
     # The shape of the work
 
@@ -183,7 +192,8 @@ class _Direct:
         tiles = self._outer_tiles()
         total = math.prod(count for _, _, count in tiles)
         panels = self.groups * self.blocks
-        row_chunks = max(1, min(CHUNKS, total * self.tile.pixels // PIXELS_PER_CHUNK, total))
+        row_chunks = min(CHUNKS, total * self.tile.pixels // PIXELS_PER_CHUNK)
+        row_chunks = min(total, max(row_chunks, math.ceil(FEWEST_CHUNKS / panels)))
         panel_chunks = min(panels, math.ceil(CHUNKS / row_chunks))
         b = self.builder
         for position, (tensor, _) in enumerate(self.task.layouts):
