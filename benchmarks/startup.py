@@ -115,7 +115,7 @@ def measure(names: Sequence[str], peers: Path, console: Console) -> dict[str, tu
 def table(starts: dict[str, tuple[Start, Start]]) -> Table:
     """Seconds and milliseconds for every network."""
     shown = Table(title="start, batch 1", caption="warm: the least of 3 processes")
-    shown.add_column("network")
+    shown.add_column("network", no_wrap=True)
     for heading in ("import ms", "weights s", "cold s", "warm ms", "a call ms"):
         shown.add_column(heading, justify="right")
     for name, (cold, warm) in starts.items():
@@ -153,7 +153,7 @@ def main(given: Sequence[str] | None = None) -> int:
     except UnavailableError as error:
         print(f"startup: {error}", file=sys.stderr)
         return 2
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     starts = measure(args.networks, collection.peers, console)
     console.print(table(starts))
     record: dict[str, object] = {

@@ -82,6 +82,14 @@ def test_ratio_is_the_fastest_peer_over_ours_by_medians() -> None:
     assert race.geometric_mean([h.ratio for h in (won, lost, alone)]) == pytest.approx(1.0)
 
 
+def test_least_ratio_is_of_single_calls() -> None:
+    race_heat = heat("a", striate=[4.0], openvino=[2.0], ncnn=[3.0])
+    for lane, best in zip(race_heat.lanes, (1.0, 2.0, 1.5), strict=True):
+        lane.best = best
+    assert (race_heat.ratio, race_heat.least_ratio) == (0.5, 1.5)
+    assert math.isnan(heat("b", striate=[4.0]).least_ratio)
+
+
 def test_differences_are_relative_and_shapes_must_agree() -> None:
     expected = np.array([[1.0, -4.0]], np.float32)
     assert race.relative_difference(np.array([[1.5, -4.0]], np.float32), expected) == 0.125
