@@ -72,11 +72,14 @@ def _log_edges(b: Builder, x: Value, value: Value) -> Value:
 
 
 def sigmoid(b: Builder, x: Value) -> Value:
-    """1 / (1 + e ** -x)."""
-    v = b.vector
-    negated = b.emit(f"fneg {v} {x}")
-    denominator = b.emit(f"fadd {v} {exp(b, negated)}, {b.splat(1.0)}")
-    return b.emit(f"fdiv {v} {b.splat(1.0)}, {denominator}")
+    """1 / (1 + t) for x >= 0 and t / (1 + t) below, with t = e ** -|x|, which can't overflow."""
+    v, lanes = b.vector, b.target.lanes
+    size = b.call(v, f"llvm.fabs.v{lanes}f32", f"{v} {x}")
+    power = exp(b, b.emit(f"fneg {v} {size}"))
+    denominator = b.emit(f"fadd {v} {power}, {b.splat(1.0)}")
+    negative = b.emit(f"fcmp olt {v} {x}, {b.zero()}")
+    numerator = b.emit(f"select <{lanes} x i1> {negative}, {v} {power}, {v} {b.splat(1.0)}")
+    return b.emit(f"fdiv {v} {numerator}, {denominator}")
 
 
 def tanh(b: Builder, x: Value) -> Value:
