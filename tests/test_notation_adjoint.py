@@ -236,6 +236,43 @@ CASES: dict[str, tuple[str, dict[str, Shape], dict[str, int], dict[str, Any]]] =
         {},
         {},
     ),
+    "windows under a coarser weight": (
+        "y[b] = sum[t,u](x[b,2*t+u] * w[t//2])",
+        {"x": (2, 7), "w": (2,)},
+        {"t": 3, "u": 3},
+        {},
+    ),
+    "windows under a finer weight": (
+        "y[()] = sum[t,u,g](x[2*t+u] * w[2*t+g])",
+        {"x": (7,), "w": (6,)},
+        {"t": 3, "u": 3, "g": 2},
+        {},
+    ),
+    "windows under a longer weight": (
+        "y[()] = sum[t,u](x[2*t+u] * w[t])",
+        {"x": (9,), "w": (5,)},
+        {"t": 3, "u": 3},
+        {},
+    ),
+    "two orders of one axis": (
+        "y[p,q] = x[3*p+q] * x[2*q+p]",
+        {"x": (6,)},
+        {"p": 2, "q": 3},
+        {},
+    ),
+    "two strides": (
+        "y[p,q] = sum[u,v](x[2*p+u,3*q+v] * z[p+q])",
+        {"x": (5, 8), "z": (3,)},
+        {"u": 2, "v": 2},
+        {},
+    ),
+    "two rates": ("y[p] = x[p//2] * x[p//3]", {"x": (3,)}, {"p": 6}, {}),
+    "added to what is left out": (
+        "y[()] = sum[u](x[u-1] + mean[c](z[c,u]))",
+        {"x": (3,), "z": (2, 4)},
+        {},
+        {},
+    ),
     "positions": ("y[p] = sum[u](x[p+u] * (p - 2*u)) * p", {"x": (5,)}, {"u": 2}, {}),
 }
 
@@ -340,6 +377,15 @@ def test_the_gradient_of_a_gradient() -> None:
     again = interpret(twice, {"W": operands["W"], "d_d_x": operands["x"]})
     np.testing.assert_allclose(again, interpret(statement, operands), rtol=1e-12)
     check(adjoint(statement_of("y[p] = tanh(x[p]) * x[p]", {"x": (4,)}), "x"))
+
+
+def test_a_maximum_is_found_again_in_single_precision() -> None:
+    statement = statement_of("y[b] = max[i](x[b,i] * w[i])", {"x": (50, 3), "w": (3,)})
+    rng = np.random.default_rng(5)
+    operands = {"x": rng.standard_normal((50, 3)), "w": rng.uniform(0.5, 1, 3)}
+    single: Any = {name: array.astype(np.float32) for name, array in operands.items()}
+    result = gradient(statement, "x", single, np.ones(50, np.float32))
+    assert (np.count_nonzero(result, axis=1) == 1).all()
 
 
 def test_ties_share_evenly() -> None:

@@ -347,3 +347,7 @@ def test_large_reductions_run_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
             f"y[b,p,q,i] = {kind}{WINDOW}", {"x": operands["x"]}, {"u": 2, "v": 2}, a=1, s=1, d=1
         )
         np.testing.assert_allclose(parts, expected, rtol=1e-12)
+    # An index that a loop ran over is whole again in the next reduction that has it.
+    x = operands["x"][0, 0, :, 0]
+    y = run("y[p] = sum[u](x[p+u]) + sum[u](x[u])", {"x": x}, {"u": 3})
+    np.testing.assert_allclose(y, [sum(x[p : p + 3]) + sum(x[:3]) for p in range(3)])

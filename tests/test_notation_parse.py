@@ -18,6 +18,7 @@ from striate.notation import (
     to_unicode,
 )
 from striate.notation.access import affine
+from striate.notation.expression import apply
 from striate.notation.ir import (
     FUNCTIONS,
     IDENTITIES,
@@ -30,7 +31,6 @@ from striate.notation.ir import (
     Read,
     Reduce,
 )
-from striate.notation.parse import apply
 
 CONVOLUTION = (
     "y[b,p,q,N*g+j] = relu(sum[u,v,i](W[u,v,i,N*g+j]"
@@ -138,6 +138,7 @@ def test_equations_may_run_over_lines_and_compare_equal() -> None:
         "y[p] = x[p] - (z[p] - 1) - (x[p] + (z[p] + 2)) / (x[p] / z[p]) * -x[p]",
         "y[p] = -(x[p] * z[p]) - -2 + --x[p] + (x[p] < (z[p] <= 1)) * 1e-5",
         "y[p] = clip(x[-p+4], -inf, inf) + l[()] + 0.1 + 1e300 + z[(p+1)/2] + z[p//3]",
+        "y[p] = x[p] * (inf - inf)",
         "y[p] = minimum(1, maximum(x[p,0], sigmoid(x[p,1]))) + tanh(abs(sqrt(x[p,2])))",
     ],
 )

@@ -23,6 +23,7 @@ from striate.notation.derivatives import (
     where,
 )
 from striate.notation.errors import NotationError
+from striate.notation.expression import contains, direct_reads, free_indices
 from striate.notation.ir import (
     Affine,
     Apply,
@@ -41,9 +42,6 @@ from striate.notation.substitute import (
     Names,
     called,
     compose,
-    contains,
-    direct_reads,
-    free_indices,
 )
 from striate.notation.transpose import Contribution, Transposer
 

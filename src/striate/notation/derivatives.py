@@ -7,8 +7,8 @@ arguments share: at `maximum(a, a)` each gets half; `relu` and `clip` are flat a
 
 from collections.abc import Callable, Mapping
 
+from striate.notation.expression import apply
 from striate.notation.ir import Apply, Constant, Expression
-from striate.notation.parse import apply
 
 ZERO, ONE = Constant(0.0), Constant(1.0)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from striate.notation.access import affine
+from striate.notation.expression import apply
 from striate.notation.ir import (
     Affine,
     Apply,
@@ -11,9 +12,7 @@ from striate.notation.ir import (
     Position,
     Read,
     Reduce,
-    walk,
 )
-from striate.notation.parse import apply
 
 
 class Names:
@@ -61,32 +60,6 @@ class Names:
 def base(index: str) -> str:
     """The name that a fresh index was made from."""
     return index.partition("#")[0]
-
-
-def free_indices(expression: Expression) -> set[str]:
-    """The indices that the value of `expression` depends on."""
-    match expression:
-        case Position(index):
-            return {index}
-        case Read(_, access):
-            return {index for value in access for index, _ in value.terms}
-        case Apply(_, arguments):
-            return set().union(*map(free_indices, arguments))
-        case Reduce(_, indices, body):
-            return free_indices(body) - set(indices)
-        case Constant():
-            return set()
-
-
-def direct_reads(expression: Expression) -> list[Read]:
-    """The reads outside all reductions of `expression`: those that decide if a point is kept."""
-    match expression:
-        case Read():
-            return [expression]
-        case Apply(_, arguments):
-            return [read for argument in arguments for read in direct_reads(argument)]
-        case _:
-            return []
 
 
 def compose(value: Affine, replaced: Mapping[str, Affine]) -> Affine:
@@ -177,8 +150,3 @@ def called(
                 return substitute(node, {old: Affine(((new, 1),)) for old, new in names.items()})
 
     return rename(expression, names), names, sizes
-
-
-def contains(expression: Expression, tensor: str) -> bool:
-    """Whether `expression` reads `tensor`."""
-    return any(isinstance(node, Read) and node.tensor == tensor for node in walk(expression))

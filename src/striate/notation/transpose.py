@@ -12,13 +12,12 @@ from math import gcd
 
 from striate.notation.access import affine, bounds, may_be_outside, single
 from striate.notation.derivatives import ONE, ZERO, equal, less, times, where
+from striate.notation.expression import apply, direct_reads
 from striate.notation.ir import Affine, Apply, Constant, Expression, Position, Read, Reduce, Shape
-from striate.notation.parse import apply
 from striate.notation.substitute import (
     Names,
     base,
     compose,
-    direct_reads,
     number,
     substitute,
 )
