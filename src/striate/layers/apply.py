@@ -136,7 +136,7 @@ def evaluate(graph: Graph, arrays: Sequence[Array]) -> tuple[Array, ...]:
     """The outputs of a graph without parameters; what it compiles to is kept."""
     from striate.runtime import execute
 
-    return execute(graph, [np.ascontiguousarray(array) for array in arrays])
+    return execute(graph, [np.asarray(array, order="C") for array in arrays])
 
 
 def _graph(statement: Statement) -> Graph:

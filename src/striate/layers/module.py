@@ -78,7 +78,7 @@ class Module:
             return self.draw(cast(Node, input))
         array = as_float32(input, f"{type(self).__name__}: input")
         executable = self.compile(tuple(array.shape), layout=layout, threads=threads)
-        (output,) = executable(np.ascontiguousarray(array))
+        (output,) = executable(np.asarray(array, order="C"))
         return output
 
     def draw(self, input: Node) -> Node:
