@@ -12,7 +12,7 @@ from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.expression import COMBINE, emit_expression
 from striate.compiler.layout import Layout
 from striate.compiler.schedules.base import Task
-from striate.compiler.schedules.guards import Guard, bounds, free_indices, guards, leaves
+from striate.compiler.schedules.guards import Guard, free_indices, guards, leaves
 from striate.notation.ir import (
     IDENTITIES,
     Affine,
@@ -85,7 +85,9 @@ class Evaluator:
     def values(self, expression: Expression, context: Context) -> list[Value]:
         """The expression outside any reduction: the context's vectors, or one for all."""
         context = self.prepare(expression, context)
-        found = {leaf: self._guarded_leaf(leaf, context) for leaf in leaves(expression)}
+        found: dict[Expression, list[Value]] = {
+            leaf: self._guarded_leaf(leaf, context) for leaf in leaves(expression)
+        }
         return self._combine(expression, found, context.vectors)
 
     def _combine(
@@ -276,14 +278,9 @@ class Evaluator:
         if guard.high is not None:
             found.append(f"sle i64 {place}, {guard.high}")
         if guard.divisor > 1:
-            lifted = self.builder.add(place, self._lift(guard))
-            found.append(f"eq i64 {self.builder.remainder(lifted, guard.divisor)}, 0")
+            # Of a negative place this says anything: another guard keeps it out.
+            found.append(f"eq i64 {self.builder.remainder(place, guard.divisor)}, 0")
         return found
-
-    def _lift(self, guard: Guard) -> int:
-        """A multiple of the divisor that makes the place not negative."""
-        low, _ = bounds(Affine(guard.terms, guard.offset), self.extents)
-        return -(min(low, 0) // guard.divisor) * guard.divisor
 
     def _masks(self, needed: Sequence[Guard], context: Context) -> list[Mask]:
         """For each vector the lanes in which all of `needed` hold; None for all active lanes."""
@@ -302,8 +299,7 @@ class Evaluator:
             if guard.high is not None:
                 comparisons.append(f"sle {integers} {ramp}, splat (i32 {guard.high})")
             if guard.divisor > 1:
-                lifted = b.emit(f"add {integers} {ramp}, splat (i32 {self._lift(guard)})")
-                rest = b.emit(f"urem {integers} {lifted}, splat (i32 {guard.divisor})")
+                rest = b.emit(f"urem {integers} {ramp}, splat (i32 {guard.divisor})")
                 comparisons.append(f"eq {integers} {rest}, zeroinitializer")
             for comparison in comparisons:
                 truth = b.emit(f"icmp {comparison}")
