@@ -107,7 +107,8 @@ class _Assembly:
             return self.plan.pointers[id(node)]
         key = (id(node), packing)
         if key not in self.packed:
-            layouts = ((name, work.task.layout(name)), ("packed", Layout.dense(packing.shape)))
+            output = packing.equation.output.tensor
+            layouts = ((name, work.task.layout(name)), (output, Layout.dense(packing.shape)))
             task = Task(packing, layouts, self.target)
             text = to_text(packing.equation)
             kernel, emission = self._kernel(

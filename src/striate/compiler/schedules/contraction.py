@@ -1,9 +1,20 @@
 """Recognise a contraction: a sum of products of data and weights, with an element-wise epilogue."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from striate.compiler.schedules.base import window_halo
-from striate.notation.ir import Apply, Read, Reduce, Statement, walk
+from striate.notation.ir import (
+    Affine,
+    Apply,
+    Equation,
+    Expression,
+    Read,
+    Reduce,
+    Statement,
+    reads,
+    walk,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +39,13 @@ class Contraction:
 def match_contraction(statement: Statement) -> Contraction | None:
     """The statement's roles as a contraction, or None if it isn't one."""
     expression = statement.equation.expression
-    reductions = [node for node in walk(expression) if isinstance(node, Reduce)]
-    if len(reductions) != 1 or reductions[0].kind != "sum":
+    # One value may be used more than once: t * sigmoid(t).
+    reductions = {node for node in walk(expression) if isinstance(node, Reduce)}
+    if len(reductions) != 1:
         return None
-    reduction = reductions[0]
+    (reduction,) = reductions
+    if reduction.kind != "sum":
+        return None
     body = reduction.body
     if not (isinstance(body, Apply) and body.function == "multiply"):
         return None
@@ -40,7 +54,9 @@ def match_contraction(statement: Statement) -> Contraction | None:
         return None
     for weight, data in ((left, right), (right, left)):
         found = _roles(statement, reduction, weight, data)
-        if found is not None:
+        # Weights are packed for the reduction: nothing else can read them.
+        alone = {read for read in reads(expression) if read.tensor == weight.tensor} == {weight}
+        if found is not None and alone:
             return found
     return None
 
@@ -81,3 +97,18 @@ def fits_layout(statement: Statement, contraction: Contraction) -> bool:
     if window_halo(statement, contraction.weight) != (0, 0, 0, 0):
         return False
     return window_halo(statement, contraction.data) is not None
+
+
+def packing(
+    statement: Statement, weight: Read, source: Expression, sizes: Mapping[str, int]
+) -> Statement:
+    """`packed[indices...] = source`, where `sizes` holds the indices of the weights' new order."""
+    output = "packed" if weight.tensor != "packed" else "panels"
+    access = tuple(Affine(((index, 1),)) for index in sizes)
+    extents = tuple(sizes.items())
+    return Statement(
+        Equation(Read(output, access), source, extents),
+        ((weight.tensor, dict(statement.shapes)[weight.tensor]),),
+        extents,
+        tuple(sizes.values()),
+    )

@@ -18,10 +18,16 @@ from dataclasses import dataclass
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.layout import Halo
 from striate.compiler.schedules.base import Emission, Task, share, window_halo
-from striate.compiler.schedules.contraction import Contraction, fits_layout, match_contraction
+from striate.compiler.schedules.contraction import (
+    Contraction,
+    fits_layout,
+    match_contraction,
+    packing,
+)
 from striate.compiler.schedules.epilogue import emit_epilogue, fits_epilogue, outer_reads
 from striate.compiler.target import Target
-from striate.notation.ir import Affine, Equation, Read, Reduce, Statement
+from striate.notation.ir import Affine, Read, Reduce, Statement
+from striate.transforms.rewrite import fresh
 
 name = "direct"
 
@@ -214,8 +220,8 @@ class _Direct:
             f"vectors of {self.target.lanes}; {panels} panels x {total} tiles in "
             f"{row_chunks * panel_chunks} chunks"
         )
-        packing = {self.contraction.weight.tensor: self._packing()}
-        return Emission(b, row_chunks * panel_chunks, plan, packing)
+        packed = {self.contraction.weight.tensor: self._packing()}
+        return Emission(b, row_chunks * panel_chunks, plan, packed)
 
     def _decode(self, tile: Value, tiles: list[tuple[Axis, int, int]]) -> dict[Axis, Offset]:
         """The first pixel of a tile on every axis; the last tile of an axis ends at its border."""
@@ -373,19 +379,11 @@ class _Direct:
         assert feature is not None
         order = [*contraction.taps, *([contraction.channel] if contraction.channel else [])]
         outer = [contraction.group] if contraction.group else []
-        last = weight.access[-1]
-        split = Affine(
-            (*[t for t in last.terms if t[0] != feature], ("block", self.width), ("lane", 1))
-        )
-        indices = [*outer, "block", *order, "lane"]
-        sizes = {**self.extents, "block": self.blocks, "lane": self.width}
-        output = Read("packed", tuple(Affine(((i, 1),)) for i in indices))
+        names = fresh(("block", "lane"), set(self.extents))
+        block, lane = names["block"], names["lane"]
+        inside = ((block, self.width), (lane, 1))
+        split = Affine((*[t for t in weight.access[-1].terms if t[0] != feature], *inside))
+        sizes = {**self.extents, block: self.blocks, lane: self.width}
         source = Read(weight.tensor, (*weight.access[:-1], split))
-        extents = tuple((i, sizes[i]) for i in indices)
-        shape = dict(self.task.statement.shapes)[weight.tensor]
-        return Statement(
-            Equation(output, source, extents),
-            ((weight.tensor, shape),),
-            extents,
-            tuple(size for _, size in extents),
-        )
+        ordered = {index: sizes[index] for index in (*outer, block, *order, lane)}
+        return packing(self.task.statement, weight, source, ordered)

@@ -18,19 +18,24 @@ from dataclasses import replace
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.layout import Halo
 from striate.compiler.schedules.base import Emission, Task, share, window_halo
-from striate.compiler.schedules.contraction import Contraction, fits_layout, match_contraction
+from striate.compiler.schedules.contraction import (
+    Contraction,
+    fits_layout,
+    match_contraction,
+    packing,
+)
 from striate.compiler.schedules.epilogue import emit_epilogue, fits_epilogue
 from striate.compiler.target import Target
 from striate.notation.ir import (
     Affine,
     Apply,
     Constant,
-    Equation,
     Expression,
     Position,
     Read,
     Statement,
 )
+from striate.transforms.rewrite import fresh
 
 name = "grouped"
 
@@ -65,6 +70,8 @@ def _match(statement: Statement, lanes: int) -> Contraction | None:
     last = contraction.data.access[-1]
     step = last.coefficient(contraction.group)
     if inputs != width or step != width or width >= lanes or lanes % width or last.offset:
+        return None
+    if any(affine.coefficient(contraction.group) for affine in contraction.data.access[:-1]):
         return None
     if math.prod(extents[tap] for tap in contraction.taps) > MOST_TAPS:
         return None
@@ -201,8 +208,10 @@ class _Grouped:
         contraction, n = self.contraction, self.width
         weight, group = contraction.weight, contraction.group
         assert group is not None
-        turned = Affine(((group, n), ("lane", 1), ("rotation", 1)))
-        inputs = {contraction.channel: "lane"}
+        names = fresh(("lane", "rotation"), set(self.extents))
+        lane, rotation = names["lane"], names["rotation"]
+        turned = Affine(((group, n), (lane, 1), (rotation, 1)))
+        inputs = {contraction.channel: lane}
 
         def read(last: Affine) -> Read:
             outer = [
@@ -213,17 +222,9 @@ class _Grouped:
 
         source: Expression = read(turned)
         if n > 1:
-            total = Apply("add", (Position("lane"), Position("rotation")))
+            total = Apply("add", (Position(lane), Position(rotation)))
             below = Apply("less", (total, Constant(n)))
             source = Apply("where", (below, source, read(replace(turned, offset=-n))))
-        indices = (*contraction.taps, "rotation", group, "lane")
-        sizes = {**self.extents, "rotation": n, "lane": n}
-        extents = tuple((index, sizes[index]) for index in indices)
-        output = Read("packed", tuple(Affine(((index, 1),)) for index in indices))
-        shape = dict(self.task.statement.shapes)[weight.tensor]
-        return Statement(
-            Equation(output, source, extents),
-            ((weight.tensor, shape),),
-            extents,
-            tuple(size for _, size in extents),
-        )
+        sizes = {**self.extents, rotation: n, lane: n}
+        ordered = {index: sizes[index] for index in (*contraction.taps, rotation, group, lane)}
+        return packing(self.task.statement, weight, source, ordered)
