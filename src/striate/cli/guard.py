@@ -75,7 +75,7 @@ def fault(error: Exception) -> str:
 
 
 def message(error: Exception) -> str:
-    """What an expected error says: the file and the reason of an `OSError`, else its own words and notes."""
+    """The file and the reason of an `OSError`; of any other error its words and its notes."""
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror[0].lower() + error.strerror[1:]
         return f"{os.fsdecode(error.filename)}: {reason}" if error.filename else reason
