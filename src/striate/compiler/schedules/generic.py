@@ -16,7 +16,12 @@ from dataclasses import dataclass, replace
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.layout import Halo
 from striate.compiler.schedules.base import Emission, Task
-from striate.compiler.schedules.chunks import CYCLES_PER_SECOND, share, wanted_chunks
+from striate.compiler.schedules.chunks import (
+    CYCLES_PER_SECOND,
+    estimated_seconds,
+    share,
+    wanted_chunks,
+)
 from striate.compiler.schedules.evaluation import Context, Evaluator
 from striate.compiler.schedules.guards import free_indices, guards, leaves
 from striate.compiler.target import Target
@@ -192,12 +197,13 @@ class _Generic:
         self.expression = task.statement.equation.expression
         heavy = any(isinstance(n, Apply) and n.function in _HEAVY for n in walk(self.expression))
         self.vectors = 1 if heavy else VECTORS
-        self._split(cycles / CYCLES_PER_SECOND)
+        self._split(estimated_seconds(task.statement, cycles))
 
     def _split(self, estimate: float) -> None:
         """Decide the chunks: over the first outer loops, and the lane if those are few."""
         wanted = wanted_chunks(estimate)
-        wanted = max(1, min(wanted, int(estimate / (4 * self._repeated() + 1e-12))))
+        axes = [axis for axis in (*self.plan.outer, self.plan.lane, self.plan.woven) if axis]
+        wanted = min(wanted, self._affordable(estimate, axes))
         self.shared, count = 0, 1
         while wanted > 1 and self.shared < len(self.plan.outer) and count < 4 * wanted:
             count *= self.plan.outer[self.shared].size
@@ -207,17 +213,23 @@ class _Generic:
         self.lane_chunks = 1
         if self.plan.lane and 2 * self.row_chunks <= wanted:
             blocks = self.plan.lane.size // (self.plan.width * self.vectors)
-            self.lane_chunks = max(1, min(wanted // self.row_chunks, blocks))
+            affordable = self._affordable(estimate, [self.plan.lane])
+            self.lane_chunks = max(1, min(wanted // self.row_chunks, blocks, affordable))
 
-    def _repeated(self) -> float:
-        """The seconds of the reductions that every chunk computes for itself."""
-        constant = [
+    def _affordable(self, estimate: float, axes: Sequence[Axis]) -> int:
+        """How often `axes` may be cut: each piece repeats the reductions that don't depend on them.
+
+        All that is repeated may cost a quarter of the whole.
+        """
+        cut = {index for axis in axes for index in axis.indices}
+        loops = [(set(axis.indices), axis.size) for axis in self.plan.outer]
+        repeated = [
             leaf
             for leaf in leaves(self.expression)
-            if isinstance(leaf, Reduce) and not free_indices(leaf)
+            if isinstance(leaf, Reduce) and free_indices(leaf).isdisjoint(cut)
         ]
-        cycles = sum(_expression_cycles(self.task, self.plan, leaf, []) for leaf in constant)
-        return cycles / CYCLES_PER_SECOND
+        cycles = sum(_expression_cycles(self.task, self.plan, leaf, loops) for leaf in repeated)
+        return max(1, int(estimate / (4 * cycles / CYCLES_PER_SECOND + 1e-12)))
 
     def emit(self) -> Emission:
         b, plan = self.builder, self.plan

@@ -19,7 +19,7 @@ from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.expression import COMBINE
 from striate.compiler.layout import Halo
 from striate.compiler.schedules.base import Emission, Task
-from striate.compiler.schedules.chunks import CYCLES_PER_SECOND, share, wanted_chunks
+from striate.compiler.schedules.chunks import estimated_seconds, share, wanted_chunks
 from striate.compiler.schedules.evaluation import Context, Evaluator
 from striate.compiler.schedules.guards import Guard, guards
 from striate.compiler.target import Target
@@ -61,7 +61,9 @@ class Tile:
 
 
 def seconds(statement: Statement, target: Target) -> float | None:
-    return _cycles(statement, target) / CYCLES_PER_SECOND if _match(statement) else None
+    if _match(statement) is None:
+        return None
+    return estimated_seconds(statement, _cycles(statement, target))
 
 
 def halo(statement: Statement) -> dict[str, Halo]:
@@ -179,7 +181,8 @@ class _Pooling:
         first, stop = self.interior
         if self.window.column is None or stop - first < 1:
             return Tile(1, min(ALONE, vectors))
-        budget = self.task.target.registers - 3
+        # Half of the registers: a maximum needs as many again to see a NaN.
+        budget = self.task.target.registers // 2 - 2
         best, best_cost = Tile(1, 1), math.inf
         for columns in range(1, min(8, stop - first) + 1):
             taps = self._taps(columns)
@@ -198,8 +201,9 @@ class _Pooling:
 
     def emit(self) -> Emission:
         b, window = self.builder, self.window
-        estimate = _cycles(self.task.statement, self.task.target) / CYCLES_PER_SECOND
-        wanted = wanted_chunks(estimate)
+        statement = self.task.statement
+        cycles = _cycles(statement, self.task.target)
+        wanted = wanted_chunks(estimated_seconds(statement, cycles))
         total = math.prod(self.extents[index] for index in window.rows)
         groups = self.features // (self.lanes * self.tile.vectors)
         row_chunks = min(wanted, total)
