@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.layout import Halo
+from striate.compiler.schedules.addressing import Context
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.schedules.chunks import (
     CYCLES_PER_SECOND,
@@ -22,7 +23,7 @@ from striate.compiler.schedules.chunks import (
     share,
     wanted_chunks,
 )
-from striate.compiler.schedules.evaluation import Context, Evaluator
+from striate.compiler.schedules.evaluation import Evaluator
 from striate.compiler.schedules.guards import free_indices, guards, leaves
 from striate.compiler.target import Target
 from striate.notation.ir import Apply, Expression, Position, Read, Reduce, Statement, reads, walk

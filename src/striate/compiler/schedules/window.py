@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.expression import COMBINE
 from striate.compiler.layout import Halo
+from striate.compiler.schedules.addressing import Context
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.schedules.chunks import estimated_seconds, share, wanted_chunks
-from striate.compiler.schedules.evaluation import Context, Evaluator
+from striate.compiler.schedules.evaluation import Evaluator
 from striate.compiler.schedules.guards import Guard, guards
 from striate.compiler.target import Target
 from striate.notation.ir import IDENTITIES, Read, Reduce, Statement, walk
