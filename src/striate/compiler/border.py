@@ -8,6 +8,11 @@ from striate.compiler.target import Target
 
 def emit_border(layout: Layout, target: Target) -> Emission:
     """A kernel that zeroes the halo of `[b, x, y, i]`; its one pointer is the start of the memory."""
+    plan = f"zeros around {layout.shape}: {layout.halo}"
+    return Emission(lambda: _write(layout, target), 1, plan)
+
+
+def _write(layout: Layout, target: Target) -> Builder:
     b = Builder(target)
     memory = b.argument(0)
     batch, rows, columns, _ = layout.shape
@@ -23,7 +28,7 @@ def emit_border(layout: Layout, target: Target) -> Emission:
                 _zero(b, between, b.multiply(line.index, row), (left + right) * pixel)
         last = (top + rows - 1) * row + (left + columns) * pixel
         _zero(b, start, last, bottom * row + right * pixel)
-    return Emission(b, 1, f"zeros around {layout.shape}: {layout.halo}")
+    return b
 
 
 def _zero(b: Builder, memory: Value, offset: Offset, nbytes: int) -> None:

@@ -1,6 +1,8 @@
 """LLVM IR text to object code and assembly; the only place that talks to LLVM to compile."""
 
+import hashlib
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from striate.compiler.target import Target
@@ -56,7 +58,9 @@ def _initialize() -> None:
 
 @lru_cache(maxsize=1)
 def version() -> str:
-    """What compiled code depends on besides its IR and target."""
+    """What compiled code depends on besides its task and target: LLVM and this compiler's sources."""
     import llvmlite
 
-    return f"llvmlite {llvmlite.__version__}"
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    return f"llvmlite {llvmlite.__version__}, compiler {digest}"

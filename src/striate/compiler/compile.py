@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from striate.compiler.program import Kernel, Pointer, Program, Step
 from striate.compiler.schedules import generic
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.target import Target
+from striate.compiler.toom_cook import Matrix
 from striate.network.graph import Array, Graph, Parameter
 from striate.notation import multiply_adds, to_text
 from striate.notation.ir import Statement
@@ -25,10 +26,16 @@ from striate.transforms.fold import fold
 from striate.transforms.fuse import fuse
 
 
-def compile_graph(graph: Graph, target: Target | None = None) -> Program:
-    """The program that computes `graph`'s outputs from its inputs on `target` (default: this CPU)."""
+def compile_graph(
+    graph: Graph, target: Target | None = None, *, algorithm: str = "auto"
+) -> Program:
+    """The program that computes `graph`'s outputs from its inputs on `target` (default: this CPU).
+
+    With algorithm "direct" every sum is taken in its equation's order; "auto" may reorder sums
+    (Winograd), which moves results by a few 1e-6 of the largest. Raises ValueError for another.
+    """
     target = target or Target.host()
-    plan = make_plan(fuse(fold(graph)), target)
+    plan = make_plan(fuse(fold(graph)), target, algorithm)
     return _Assembly(plan, target).program()
 
 
@@ -36,6 +43,10 @@ def compile_graph(graph: Graph, target: Target | None = None) -> Program:
 def code_cache() -> CodeCache:
     """The process's view of the object code on disk."""
     return CodeCache()
+
+
+def _ir(emission: Emission, symbol: str) -> str:
+    return emission.write().function(symbol)
 
 
 @dataclass(slots=True)
@@ -84,7 +95,7 @@ class _Assembly:
             key, lambda: work.schedule.emit(task), work.schedule.name, text
         )
         pointers = [
-            self._operand(name, work, emission.packing.get(name)) for name, _ in work.node.operands
+            self._operand(name, work, emission) for name, _ in work.node.operands
         ]
         pointers.append(self.plan.pointers[id(work.node)])
         moved = 4 * (math.prod(statement.shape) + sum(math.prod(s) for _, s in statement.shapes))
@@ -98,11 +109,12 @@ class _Assembly:
         )
         self._step(2 * work.phase, step)
 
-    def _operand(self, name: str, work: Work, packing: Statement | None) -> Pointer:
+    def _operand(self, name: str, work: Work, emission: Emission) -> Pointer:
         """Where the kernel finds an operand: in place, or packed before the run or within it."""
+        packing, matrix = emission.packing.get(name), emission.transforms.get(name)
         node = dict(work.node.operands)[name]
         if isinstance(node, Parameter):
-            return self._constant(node, packing)
+            return self._constant(node, packing, matrix)
         if packing is None:
             return self.plan.pointers[id(node)]
         key = (id(node), packing)
@@ -125,11 +137,13 @@ class _Assembly:
             self.packed[key] = place
         return self.packed[key]
 
-    def _constant(self, node: Parameter, packing: Statement | None) -> Pointer:
+    def _constant(
+        self, node: Parameter, packing: Statement | None, matrix: Matrix | None
+    ) -> Pointer:
         key = (id(node.array), packing)
         if key not in self.packed:
             array = (
-                np.ascontiguousarray(node.array) if packing is None else pack(packing, node.array)
+                np.ascontiguousarray(node.array) if packing is None else pack(packing, node.array, matrix)
             )
             self.packed[key] = Pointer("constant", len(self.constants), 0)
             self.constants.append(array)
@@ -144,18 +158,16 @@ class _Assembly:
         """The number of the kernel for `key`, written and compiled the first time it is asked for."""
         if key not in self.emissions:
             emission = emit()
-            number = len(self.kernels)
-            self.emissions[key] = (number, emission)
-            draft = emission.builder.function("kernel")
-            text = "\n".join((draft, version(), repr(self.target)))
+            self.emissions[key] = (len(self.kernels), emission)
+            text = "\n".join((repr(key), version(), repr(self.target)))
             digest = hashlib.sha256(text.encode()).hexdigest()
             symbol = f"striate_{digest[:24]}"
-            ir = emission.builder.function(symbol)
+            write = partial(_ir, emission, symbol)
             code = code_cache().get(digest)
             if code is None:
-                code = object_code(ir, self.target)
+                code = object_code(write(), self.target)
                 code_cache().put(digest, code)
             self.kernels.append(
-                Kernel(symbol, schedule, equation, emission.plan, ir, code, emission.scratch_bytes)
+                Kernel(symbol, schedule, equation, emission.plan, write, code, emission.scratch_bytes)
             )
         return self.emissions[key]

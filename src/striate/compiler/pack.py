@@ -5,17 +5,21 @@ import math
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from striate.compiler.toom_cook import Matrix
 from striate.network.graph import Array
 from striate.notation import interpret
 from striate.notation.ir import Read, Statement
 
 
-def pack(statement: Statement, array: Array) -> Array:
+def pack(statement: Statement, array: Array, matrix: Matrix | None = None) -> Array:
     """The output of the copy `packed[...] = array[affine, ...]`; reads past the end are 0.
 
     One strided view and one copy, whatever the statement permutes, splits or pads. A statement that
-    is more than a copy is interpreted.
+    is more than a copy is interpreted. With a `matrix` M the array's first two axes become
+    `M array M'` before.
     """
+    if matrix is not None:
+        array = _transformed(np.array(matrix, np.float32), array)
     source = statement.equation.expression
     if not isinstance(source, Read):
         ((name, _),) = statement.shapes
@@ -40,6 +44,14 @@ def pack(statement: Statement, array: Array) -> Array:
     packed = aligned(math.prod(statement.shape)).reshape(statement.shape)
     np.copyto(packed, view)
     return packed
+
+
+def _transformed(matrix: Array, array: Array) -> Array:
+    """`M array M'` over the first two axes: one product with the Kronecker square of M."""
+    rows, columns, *rest = array.shape
+    square = np.kron(matrix, matrix)
+    flat = np.ascontiguousarray(array).reshape(rows * columns, -1)
+    return (square @ flat).reshape(len(matrix), len(matrix), *rest)
 
 
 def aligned(count: int) -> Array:

@@ -49,14 +49,16 @@ class Plan:
     arena_bytes: int
 
 
-def make_plan(graph: Graph, target: Target) -> Plan:
+def make_plan(graph: Graph, target: Target, algorithm: str = "auto") -> Plan:
     """Choose schedules, give every tensor a place, and order the work into phases."""
-    chosen: dict[Statement, Schedule] = {}
+    chosen: dict[tuple[Statement, tuple[bool, ...]], Schedule] = {}
 
     def schedule_of(node: Computed) -> Schedule:
-        if node.statement not in chosen:
-            chosen[node.statement] = choose(node.statement, target)
-        return chosen[node.statement]
+        known = tuple(isinstance(operand, Parameter) for _, operand in node.operands)
+        key = (node.statement, known)
+        if key not in chosen:
+            chosen[key] = choose(node, target, algorithm)
+        return chosen[key]
 
     margins = _halos(graph, schedule_of)
     sources = [n for n in graph.nodes() if isinstance(n, Input | Parameter)]

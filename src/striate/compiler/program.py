@@ -1,5 +1,6 @@
 """A compiled network as plain data: kernels, the phases that call them, and the memory they share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,9 +33,14 @@ class Kernel:
     schedule: str
     equation: str
     plan: str
-    ir: str
+    write: Callable[[], str]
     code: bytes
     scratch_bytes: int
+
+    @property
+    def ir(self) -> str:
+        """The LLVM IR that `code` was made of, written anew."""
+        return self.write()
 
 
 @dataclass(frozen=True, slots=True)

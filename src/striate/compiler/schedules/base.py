@@ -1,12 +1,13 @@
 """What a schedule is: which statements it fits, what it asks of memory, and the code it writes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from striate.compiler.builder import Builder, Offset
 from striate.compiler.layout import Halo, Layout
 from striate.compiler.target import Target
+from striate.compiler.toom_cook import Matrix
 from striate.notation.ir import Affine, Read, Statement
 
 
@@ -47,15 +48,18 @@ class Task:
 class Emission:
     """The code of a task: `chunks` pieces of work, and how operands must be packed for it.
 
-    `packing` maps an operand to the statement `packed[...] = operand[...]` whose output the kernel
-    reads in its stead; `plan` says in words what was decided.
+    `write` makes the code, which is not needed where the cache has it; `plan` says in words what
+    was decided; `packing` maps an operand to the statement `packed[...] = operand[...]` whose output
+    the kernel reads in its stead; before that, the matrix M that `transforms` holds for it is
+    applied to the operand's first two axes: `M operand M'`.
     """
 
-    builder: Builder
+    write: Callable[[], Builder]
     chunks: int
     plan: str
     packing: Mapping[str, Statement] = field(default_factory=dict)
     scratch_bytes: int = 0
+    transforms: Mapping[str, Matrix] = field(default_factory=dict)
 
 
 class Schedule(Protocol):

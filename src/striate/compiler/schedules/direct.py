@@ -95,7 +95,7 @@ def _match(statement: Statement) -> Contraction | None:
 def emit(task: Task) -> Emission:
     contraction = _match(task.statement)
     assert contraction is not None
-    return _Direct(task, contraction).emit()
+    return _Direct(task, contraction).emission()
 
 
 class _Direct:
@@ -113,6 +113,12 @@ class _Direct:
         self.tile = self._choose_tile()
         self.width = self.tile.vectors * self.target.lanes
         self.blocks = math.ceil(self.features / self.width)
+        self.panels = self.groups * self.blocks
+        self.total = math.prod(count for _, _, count in self._outer_tiles())
+        row_chunks = min(CHUNKS, self.total * self.tile.pixels // PIXELS_PER_CHUNK)
+        row_chunks = max(row_chunks, math.ceil(FEWEST_CHUNKS / self.panels))
+        self.row_chunks = min(self.total, row_chunks)
+        self.panel_chunks = min(self.panels, math.ceil(CHUNKS / self.row_chunks))
         self.builder = Builder(task.target)
         self.pointers: dict[str, Value] = {}
 
@@ -194,19 +200,23 @@ class _Direct:
             sizes[-2] = self.tile.rows
         return [(a, s, math.ceil(a.size / s)) for a, s in zip(self.axes, sizes, strict=True)]
 
-    def emit(self) -> Emission:
-        tiles = self._outer_tiles()
-        total = math.prod(count for _, _, count in tiles)
-        panels = self.groups * self.blocks
-        row_chunks = min(CHUNKS, total * self.tile.pixels // PIXELS_PER_CHUNK)
-        row_chunks = min(total, max(row_chunks, math.ceil(FEWEST_CHUNKS / panels)))
-        panel_chunks = min(panels, math.ceil(CHUNKS / row_chunks))
-        b = self.builder
+    def emission(self) -> Emission:
+        plan = (
+            f"{name}: tile of {self.tile.rows} x {self.tile.columns} pixels by {self.tile.vectors} "
+            f"vectors of {self.target.lanes}; {self.panels} panels x {self.total} tiles in "
+            f"{self.row_chunks * self.panel_chunks} chunks"
+        )
+        packed = {self.contraction.weight.tensor: self._packing()}
+        return Emission(self._write, self.row_chunks * self.panel_chunks, plan, packed)
+
+    def _write(self) -> Builder:
+        b = self.builder = Builder(self.target)
+        tiles, row_chunks, panel_chunks = self._outer_tiles(), self.row_chunks, self.panel_chunks
         for position, (tensor, _) in enumerate(self.task.layouts):
             self.pointers[tensor] = b.argument(position)
         row_chunk, panel_chunk = b.remainder("%chunk", row_chunks), b.divide("%chunk", row_chunks)
-        first, last = share(b, row_chunk, row_chunks, total)
-        first_panel, last_panel = share(b, panel_chunk, panel_chunks, panels)
+        first, last = share(b, row_chunk, row_chunks, self.total)
+        first_panel, last_panel = share(b, panel_chunk, panel_chunks, self.panels)
         if self._weights_stay():
             with b.loop(first, last) as tile:
                 start = self._decode(tile.index, tiles)
@@ -215,13 +225,7 @@ class _Direct:
         else:
             with b.loop(first_panel, last_panel) as panel, b.loop(first, last) as tile:
                 self._tile(panel.index, self._decode(tile.index, tiles))
-        plan = (
-            f"{name}: tile of {self.tile.rows} x {self.tile.columns} pixels by {self.tile.vectors} "
-            f"vectors of {self.target.lanes}; {panels} panels x {total} tiles in "
-            f"{row_chunks * panel_chunks} chunks"
-        )
-        packed = {self.contraction.weight.tensor: self._packing()}
-        return Emission(b, row_chunks * panel_chunks, plan, packed)
+        return b
 
     def _decode(self, tile: Value, tiles: list[tuple[Axis, int, int]]) -> dict[Axis, Offset]:
         """The first pixel of a tile on every axis; the last tile of an axis ends at its border."""

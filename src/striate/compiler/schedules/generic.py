@@ -49,7 +49,7 @@ def halo(statement: Statement) -> dict[str, Halo]:
 
 
 def emit(task: Task) -> Emission:
-    return _Generic(task).emit()
+    return _Generic(task).emission()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,16 @@ class _Generic:
         cycles = sum(_expression_cycles(self.task, self.plan, leaf, loops) for leaf in repeated)
         return max(1, int(estimate / (4 * cycles / CYCLES_PER_SECOND + 1e-12)))
 
-    def emit(self) -> Emission:
+    def emission(self) -> Emission:
+        plan = self.plan
+        chunks = self.row_chunks * self.lane_chunks
+        along = f"{plan.width} lanes along {','.join(plan.lane.indices)}" if plan.lane else "1 lane"
+        if plan.woven:
+            along += f", {','.join(plan.woven.indices)} woven in"
+        loops = " x ".join(f"{','.join(axis.indices)}={axis.size}" for axis in plan.outer) or "none"
+        return Emission(lambda: _Generic(self.task).write(), chunks, f"{name}: loops {loops}; {along}; {chunks} chunks")
+
+    def write(self) -> Builder:
         b, plan = self.builder, self.plan
         row_chunk = b.remainder("%chunk", self.row_chunks) if self.lane_chunks > 1 else "%chunk"
         lane_chunk = b.divide("%chunk", self.row_chunks) if self.lane_chunks > 1 else 0
@@ -250,12 +259,7 @@ class _Generic:
                 self._outer(list(plan.outer[self.shared :]), inner, lane_chunk)
         else:
             self._outer(list(plan.outer), context, lane_chunk)
-        chunks = self.row_chunks * self.lane_chunks
-        along = f"{plan.width} lanes along {','.join(plan.lane.indices)}" if plan.lane else "1 lane"
-        if plan.woven:
-            along += f", {','.join(plan.woven.indices)} woven in"
-        loops = " x ".join(f"{','.join(axis.indices)}={axis.size}" for axis in plan.outer) or "none"
-        return Emission(b, chunks, f"{name}: loops {loops}; {along}; {chunks} chunks")
+        return b
 
     def _open_shared(self, number: Value, context: Context) -> Context:
         """The point on the first outer loops that has this number."""

@@ -88,7 +88,7 @@ def _width(contraction: Contraction, extents: Mapping[str, int]) -> int:
 def emit(task: Task) -> Emission:
     contraction = _match(task.statement, task.target.lanes)
     assert contraction is not None
-    return _Grouped(task, contraction).emit()
+    return _Grouped(task, contraction).emission()
 
 
 class _Grouped:
@@ -103,6 +103,8 @@ class _Grouped:
         self.width = _width(contraction, self.extents)
         self.features = self.extents[contraction.group] * self.width
         self.columns = self._choose_columns()
+        self.lines = math.prod(self.extents[index] for index in self.outer)
+        self.chunks = min(CHUNKS, self.lines)
         self.pointers: dict[str, Value] = {}
 
     def _choose_columns(self) -> int:
@@ -112,15 +114,19 @@ class _Grouped:
         most = max(1, min(size, room, 8 if self.target.registers >= 32 else 5))
         return min(range(1, most + 1), key=lambda c: (-(-size // c) * (c + 1.5) / size, -c))
 
-    def emit(self) -> Emission:
-        b = self.builder
-        lines = math.prod(self.extents[index] for index in self.outer)
-        chunks = min(CHUNKS, lines)
+    def emission(self) -> Emission:
+        lanes = self.target.lanes
+        plan = f"{name}: tile of {self.columns} pixels by 1 vector of {lanes}; {self.chunks} chunks"
+        packed = {self.contraction.weight.tensor: self._packing()}
+        return Emission(self._write, self.chunks, plan, packed)
+
+    def _write(self) -> Builder:
+        b = self.builder = Builder(self.target)
         for position, (tensor, _) in enumerate(self.task.layouts):
             self.pointers[tensor] = b.argument(position)
         size = self.extents[self.column]
         tiles = -(-size // self.columns)
-        first, last = share(b, "%chunk", chunks, lines)
+        first, last = share(b, "%chunk", self.chunks, self.lines)
         lanes = self.target.lanes
         whole, rest = divmod(self.features, lanes)
         with b.loop(first, last) as line:
@@ -133,8 +139,7 @@ class _Grouped:
                         self._tile(start, b.multiply(block.index, lanes * 4), None)
                 if rest:
                     self._tile(start, whole * lanes * 4, rest)
-        plan = f"{name}: tile of {self.columns} pixels by 1 vector of {lanes}; {chunks} chunks"
-        return Emission(b, chunks, plan, {self.contraction.weight.tensor: self._packing()})
+        return b
 
     def _decode(self, line: Value) -> dict[str, Offset]:
         """The outer row indices of a line."""

@@ -74,7 +74,7 @@ def halo(statement: Statement) -> dict[str, Halo]:
 def emit(task: Task) -> Emission:
     window = _match(task.statement)
     assert window is not None
-    return _Pooling(task, window).emit()
+    return _Pooling(task, window).emission()
 
 
 def _cycles(statement: Statement, target: Target) -> float:
@@ -200,27 +200,35 @@ class _Pooling:
 
     # Loops
 
-    def emit(self) -> Emission:
-        b, window = self.builder, self.window
+    def emission(self) -> Emission:
         statement = self.task.statement
         cycles = _cycles(statement, self.task.target)
         wanted = wanted_chunks(estimated_seconds(statement, cycles))
-        total = math.prod(self.extents[index] for index in window.rows)
+        total = math.prod(self.extents[index] for index in self.window.rows)
         groups = self.features // (self.lanes * self.tile.vectors)
         row_chunks = min(wanted, total)
         feature_chunks = max(1, min(wanted // row_chunks, groups))
         chunks = row_chunks * feature_chunks
+        plan = (
+            f"{name}: tile of {self.tile.columns} pixels by {self.tile.vectors} vectors of "
+            f"{self.lanes}; {total} rows in {chunks} chunks"
+        )
+        
+        def write() -> Builder:
+            anew = _Pooling(self.task, self.window)
+            return anew.write(total, row_chunks, feature_chunks)
+
+        return Emission(write, chunks, plan)
+
+    def write(self, total: int, row_chunks: int, feature_chunks: int) -> Builder:
+        b = self.builder
         row_chunk = b.remainder("%chunk", row_chunks) if feature_chunks > 1 else "%chunk"
         feature_chunk = b.divide("%chunk", row_chunks) if feature_chunks > 1 else 0
         first, last = share(b, row_chunk, row_chunks, total)
         with b.loop(first, last) as loop:
             context = self._open_row(loop.index)
             self._row(context, feature_chunk, feature_chunks)
-        plan = (
-            f"{name}: tile of {self.tile.columns} pixels by {self.tile.vectors} vectors of "
-            f"{self.lanes}; {total} rows in {chunks} chunks"
-        )
-        return Emission(b, chunks, plan)
+        return b
 
     def _open_row(self, number: Offset) -> Context:
         b = self.builder
