@@ -107,6 +107,11 @@ def emit(
     return task, schedule.emit(task)
 
 
+def code(emission: Emission) -> str:
+    """The LLVM IR of a kernel."""
+    return emission.write().function("kernel")
+
+
 def run(
     schedule: ModuleType,
     stated: Statement,
@@ -118,7 +123,7 @@ def run(
     if isinstance(target, str):
         target = Target.named(target)
     task, emission = emit(schedule, stated, target, layouts)
-    loaded = Loaded(emission.builder.function("kernel"), target)
+    loaded = Loaded(code(emission), target)
     buffers = []
     for name, layout in task.layouts[:-1]:
         values = operands[name]

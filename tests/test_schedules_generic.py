@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_harness import RUNNABLE, check, emit, operands_for, run, sliced, statement
+from kernel_harness import RUNNABLE, check, code, emit, operands_for, run, sliced, statement
 
 from striate.compiler.codegen import assembly
 from striate.compiler.layout import Layout
@@ -211,4 +211,4 @@ def test_large_work_is_cut_into_chunks() -> None:
 def test_neon_assembly() -> None:
     stated = statement("y[b,j] = sum[i](W[i,j] * x[b,i])", {"x": (3, 7), "W": (7, 33)})
     target = Target.named("neon")
-    assert "fmla" in assembly(emit(generic, stated, target)[1].builder.function("k"), target)
+    assert "fmla" in assembly(code(emit(generic, stated, target)[1]), target)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_harness import RUNNABLE, check, emit, operands_for, run, sliced, statement
+from kernel_harness import RUNNABLE, check, code, emit, operands_for, run, sliced, statement
 
 from striate.compiler.codegen import assembly
 from striate.compiler.layout import Layout
@@ -131,4 +131,4 @@ def test_neon_assembly() -> None:
         "y[b,p,q,i] = max[u,v](x[b,2*p+u-1,2*q+v-1,i])", {"x": (1, 9, 9, 20)}, u=3, v=3
     )
     target = Target.named("neon")
-    assert "fmax" in assembly(emit(window, stated, target)[1].builder.function("k"), target)
+    assert "fmax" in assembly(code(emit(window, stated, target)[1]), target)
