@@ -312,4 +312,4 @@ def test_neon_assembly(width: int) -> None:
     )
     for schedule, stated in ((direct, whole), (grouped, groups)):
         assert schedule.seconds(stated, target) is not None
-        assert "fmla" in assembly(emit(schedule, stated, target)[1].builder.function("k"), target)
+        assert "fmla" in assembly(emit(schedule, stated, target)[1].write().function("k"), target)
