@@ -75,9 +75,10 @@ def layouts(draw: st.DrawFn, stated: Statement, margins: dict[str, Halo]) -> dic
     }
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@pytest.mark.parametrize("target_name", RUNNABLE)
+@settings(max_examples=35, deadline=None, derandomize=True)
 @given(st.data())
-def test_convolution(data: st.DataObject) -> None:
+def test_convolution(target_name: str, data: st.DataObject) -> None:
     draw = data.draw
     rows, columns, window, size = draw(windows())
     b, i, j = draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 3, 5, 8, 11])), draw(features)
@@ -93,18 +94,21 @@ def test_convolution(data: st.DataObject) -> None:
         p=size["P"],
         q=size["Q"],
     )
-    target = Target.named(draw(targets))
+    target = Target.named(target_name)
     assert direct.seconds(stated, target) is not None
     check(direct, stated, target, layouts(draw, stated, direct.halo(stated)))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@pytest.mark.parametrize("target_name", RUNNABLE)
+@pytest.mark.parametrize(
+    ("m", "n"), [(1, 1), (2, 2), (4, 4), (8, 8), (16, 16), (3, 3), (1, 2), (2, 1), (3, 6)]
+)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(st.data())
-def test_grouped_convolution(data: st.DataObject) -> None:
+def test_grouped_convolution(target_name: str, m: int, n: int, data: st.DataObject) -> None:
+    """Groups of m inputs and n features."""
     draw = data.draw
     rows, columns, window, size = draw(windows())
-    n = draw(st.sampled_from([1, 1, 2, 4, 8, 16, 3, 6]), "features a group")
-    m = draw(st.sampled_from([n, n, n, 1, 2]), "inputs a group")
     g = draw(st.sampled_from([1, 2, 3, 5, 8, 9, 17]), "groups")
     b = draw(st.integers(1, 2))
     total = f"sum[u,v,i](W[u,v,i,{n}*g+j] * x[b,{rows},{columns},{m}*g+i])"
@@ -121,7 +125,7 @@ def test_grouped_convolution(data: st.DataObject) -> None:
         g=g,
         j=n,
     )
-    target = Target.named(draw(targets))
+    target = Target.named(target_name)
     fits = m == n < target.lanes and target.lanes % n == 0
     assert (grouped.seconds(stated, target) is not None) == fits
     assert direct.seconds(stated, target) is not None
@@ -129,9 +133,10 @@ def test_grouped_convolution(data: st.DataObject) -> None:
     check(schedule, stated, target, layouts(draw, stated, schedule.halo(stated)))
 
 
-@settings(max_examples=70, deadline=None, derandomize=True)
+@pytest.mark.parametrize("target_name", RUNNABLE)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.data())
-def test_depthwise(data: st.DataObject) -> None:
+def test_depthwise(target_name: str, data: st.DataObject) -> None:
     draw = data.draw
     rows, columns, window, size = draw(windows(most_taps=5))
     b, g = draw(st.integers(1, 2)), draw(features)
@@ -149,7 +154,7 @@ def test_depthwise(data: st.DataObject) -> None:
         p=size["P"],
         q=size["Q"],
     )
-    target = Target.named(draw(targets))
+    target = Target.named(target_name)
     assert grouped.seconds(stated, target) is not None
     check(grouped, stated, target, layouts(draw, stated, grouped.halo(stated)))
 
