@@ -23,17 +23,18 @@ def assembly(ir: str, target: Target) -> str:
 def _optimised(ir: str, target: Target) -> tuple[Any, Any]:
     """The target machine and the module after LLVM's passes.
 
-    The schedules have already tiled, unrolled and vectorised, so LLVM's own vectorisers and
-    unroller stay off; they only add compile time.
+    The schedules have already tiled, unrolled, vectorised and hoisted, and the builder writes each
+    operation once. Simplifying what is left takes 2 ms for a convolution where LLVM's standard
+    pipeline takes 13 to 21, for code of the same speed.
     """
     import llvmlite.binding as llvm
 
     machine = _machine(target)
     module = llvm.parse_assembly(ir, llvm.create_context())
-    options = llvm.create_pipeline_tuning_options(speed_level=2)
-    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
     return machine, module
 
 

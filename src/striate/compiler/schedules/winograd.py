@@ -317,28 +317,18 @@ class _Winograd:
         """Transform one tile's sums and store its outputs; the last panel may be partial."""
         b = self.builder
         source = b.at(sums, b.multiply(tile, 4 * self.width))
-        partial = self.features % self.width or self.width
-        if self.panels == 1 or partial == self.width:
-            self._outputs(panel, source, place, partial)
-            return
-        is_last = b.emit(f"icmp eq i64 {panel}, {self.panels - 1}")
-        inverse = b.emit(f"xor i1 {is_last}, true")
-        with b.when(inverse):
-            self._outputs(panel, source, place, self.width)
-        with b.when(is_last):
-            self._outputs(panel, source, place, partial)
-
-    def _outputs(
-        self, panel: Value, source: Value, place: dict[str, Offset], features: int
-    ) -> None:
         lanes = self.target.lanes
-        feature = self.builder.multiply(panel, 4 * self.width)
-        for vector in range(math.ceil(features / lanes)):
-            rest = features - vector * lanes
-            bound = rest if rest < lanes else None
-            at = self.builder.at(source, 4 * vector * lanes)
-            start = self.builder.add(feature, 4 * vector * lanes)
-            self._output_vector(at, start, place, bound)
+        feature = b.multiply(panel, 4 * self.width)
+        left = b.add(self.features // lanes, b.multiply(panel, -self.vectors))
+        whole = b.minimum(left, self.vectors)
+        with b.loop(0, whole, maybe_empty=True) as vector:
+            offset = b.multiply(vector.index, 4 * lanes)
+            self._output_vector(b.at(source, offset), b.add(feature, offset), place, None)
+        rest = self.features % lanes
+        if rest:
+            with b.when(b.emit(f"icmp eq i64 {panel}, {self.panels - 1}")):
+                offset = 4 * lanes * (self.features // lanes - (self.panels - 1) * self.vectors)
+                self._output_vector(b.at(source, offset), b.add(feature, offset), place, rest)
 
     def _output_vector(
         self, source: Value, feature: Offset, place: dict[str, Offset], lanes: int | None
