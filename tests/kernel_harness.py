@@ -129,6 +129,9 @@ def run(
         values = operands[name]
         if name in emission.packing:
             packing = emission.packing[name]
+            if name in emission.transforms:
+                matrix = np.array(emission.transforms[name], np.float64)
+                values = np.einsum("au,uv...,bv->ab...", matrix, values, matrix).astype(np.float32)
             values = interpret(packing, {name: values})
             layout = Layout.dense(packing.shape)
         buffers.append(Buffer(layout, values))
@@ -161,8 +164,12 @@ def check(
     target: Target | str = "generic",
     layouts: Mapping[str, Layout] | None = None,
     operands: Mapping[str, Array] | None = None,
+    rounding: float = 1.0,
 ) -> None:
-    """The kernel agrees with the interpreter, within rounding that grows with the reduction."""
+    """The kernel agrees with the interpreter, within rounding that grows with the reduction.
+
+    `rounding` is what an algorithm that adds in another order may lose more than a plain sum.
+    """
     given = operands if operands is not None else operands_for(stated)
     expected = interpret(stated, given)
     got = run(schedule, stated, given, target, layouts)
@@ -170,5 +177,5 @@ def check(
     length = math.prod(n for i, n in stated.extents if i not in written)
     scale = max([1.0, *[float(np.max(np.abs(x))) for x in given.values() if np.isfinite(x).all()]])
     factors = scale ** min(4, len(reads(stated.equation.expression)))
-    atol = 1e-6 * factors * max(1.0, length**0.5)
+    atol = 1e-6 * rounding * factors * max(1.0, length**0.5)
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=atol)

@@ -94,9 +94,7 @@ class _Assembly:
         kernel, emission = self._kernel(
             key, lambda: work.schedule.emit(task), work.schedule.name, text
         )
-        pointers = [
-            self._operand(name, work, emission) for name, _ in work.node.operands
-        ]
+        pointers = [self._operand(name, work, emission) for name, _ in work.node.operands]
         pointers.append(self.plan.pointers[id(work.node)])
         moved = 4 * (math.prod(statement.shape) + sum(math.prod(s) for _, s in statement.shapes))
         step = Step(
@@ -143,7 +141,9 @@ class _Assembly:
         key = (id(node.array), packing)
         if key not in self.packed:
             array = (
-                np.ascontiguousarray(node.array) if packing is None else pack(packing, node.array, matrix)
+                np.ascontiguousarray(node.array)
+                if packing is None
+                else pack(packing, node.array, matrix)
             )
             self.packed[key] = Pointer("constant", len(self.constants), 0)
             self.constants.append(array)
@@ -168,6 +168,8 @@ class _Assembly:
                 code = object_code(write(), self.target)
                 code_cache().put(digest, code)
             self.kernels.append(
-                Kernel(symbol, schedule, equation, emission.plan, write, code, emission.scratch_bytes)
+                Kernel(
+                    symbol, schedule, equation, emission.plan, write, code, emission.scratch_bytes
+                )
             )
         return self.emissions[key]

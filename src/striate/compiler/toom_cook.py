@@ -39,9 +39,7 @@ def algorithm(m: int, r: int) -> Algorithm:
         weights.append(tuple(point**k / scale for k in range(r)))
     data.append(tuple(_polynomial(points)))
     weights.append(tuple(Fraction(int(k == r - 1)) for k in range(r)))
-    output = [
-        (*[point**k for point in points], Fraction(int(k == m - 1))) for k in range(m)
-    ]
+    output = [(*[point**k for point in points], Fraction(int(k == m - 1))) for k in range(m)]
     return Algorithm(tuple(data), tuple(weights), tuple(output))
 
 

@@ -239,7 +239,11 @@ class _Generic:
         if plan.woven:
             along += f", {','.join(plan.woven.indices)} woven in"
         loops = " x ".join(f"{','.join(axis.indices)}={axis.size}" for axis in plan.outer) or "none"
-        return Emission(lambda: _Generic(self.task).write(), chunks, f"{name}: loops {loops}; {along}; {chunks} chunks")
+        return Emission(
+            lambda: _Generic(self.task).write(),
+            chunks,
+            f"{name}: loops {loops}; {along}; {chunks} chunks",
+        )
 
     def write(self) -> Builder:
         b, plan = self.builder, self.plan

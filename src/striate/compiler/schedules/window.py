@@ -213,7 +213,7 @@ class _Pooling:
             f"{name}: tile of {self.tile.columns} pixels by {self.tile.vectors} vectors of "
             f"{self.lanes}; {total} rows in {chunks} chunks"
         )
-        
+
         def write() -> Builder:
             anew = _Pooling(self.task, self.window)
             return anew.write(total, row_chunks, feature_chunks)

@@ -1,0 +1,98 @@
+"""Winograd's convolution: its matrices, and its kernel against the interpreter."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_harness import RUNNABLE, check, emit, operands_for, run, sliced, statement
+
+from striate.compiler.codegen import assembly
+from striate.compiler.schedules import winograd
+from striate.compiler.target import Target
+from striate.compiler.toom_cook import algorithm
+from striate.notation import interpret
+
+CONVOLUTION = "y[b,p,q,j] = sum[u,v,i](W[u,v,i,j] * x[b, p+u-1, q+v-1, i])"
+# F(4x4,3x3) multiplies by up to 64 and back: its rounding is about ten times a plain sum's.
+ROUNDING = 10.0
+RESIDUAL = f"{CONVOLUTION.replace('y[b,p,q,j] = ', 'y[b,p,q,j] = relu(')} + B[j] + z[b,p,q,j])"
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 4])
+def test_the_algorithm_is_a_correlation(m: int) -> None:
+    made = algorithm(m, 3)
+    data = [Fraction(7 * k * k - 3 * k + 2, 5) for k in range(m + 2)]
+    taps = [Fraction(3), Fraction(-5, 2), Fraction(1, 7)]
+    left = [sum(c * g for c, g in zip(row, taps, strict=True)) for row in made.weights]
+    right = [sum(c * d for c, d in zip(row, data, strict=True)) for row in made.data]
+    products = [a * b for a, b in zip(left, right, strict=True)]
+    got = [sum(c * p for c, p in zip(row, products, strict=True)) for row in made.output]
+    assert got == [sum(taps[k] * data[n + k] for k in range(3)) for n in range(m)]
+
+
+def test_too_few_points_is_said() -> None:
+    with pytest.raises(ValueError, match="takes 7 points; there are 5"):
+        algorithm(6, 3)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    batch=st.integers(1, 2),
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 9),
+    channels=st.sampled_from([1, 3, 4, 5, 16, 17, 31]),
+    features=st.sampled_from([1, 3, 8, 16, 17, 33, 70]),
+    m=st.sampled_from([2, 4]),
+    target=st.sampled_from(RUNNABLE),
+)
+def test_the_kernel_is_the_equation(
+    batch: int, rows: int, columns: int, channels: int, features: int, m: int, target: str
+) -> None:
+    stated = statement(
+        RESIDUAL,
+        {
+            "W": (3, 3, channels, features),
+            "x": (batch, rows, columns, channels),
+            "B": (features,),
+            "z": (batch, rows, columns, features),
+        },
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "_best_m", lambda _: m)
+        check(winograd, stated, target, rounding=ROUNDING)
+
+
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_unpadded_and_into_a_slice(target: str) -> None:
+    text = CONVOLUTION.replace("p+u-1", "p+u").replace("q+v-1", "q+v")
+    stated = statement(text, {"W": (3, 3, 20, 24), "x": (1, 15, 10, 20)})
+    check(winograd, stated, target, {"y": sliced((1, 13, 8, 24), 0, 9)}, rounding=ROUNDING)
+
+
+def test_the_error_is_rounding() -> None:
+    stated = statement(CONVOLUTION, {"W": (3, 3, 128, 64), "x": (1, 28, 28, 128)})
+    operands = operands_for(stated)
+    exact = interpret(stated, {name: x.astype(np.float64) for name, x in operands.items()})
+    got = run(winograd, stated, operands, RUNNABLE[0])
+    assert np.abs(got - exact).max() <= 1e-5 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CONVOLUTION.replace("p+u-1", "2*p+u-1"),
+        CONVOLUTION.replace("q+v-1", "q+2*v-2"),
+        CONVOLUTION.replace("W[u,v,i,j]", "W[v,u,i,j]"),
+    ],
+)
+def test_other_convolutions_do_not_fit(text: str) -> None:
+    stated = statement(text, {"W": (3, 3, 32, 32), "x": (1, 9, 9, 32)})
+    assert winograd.seconds(stated, Target.named("avx2")) is None
+
+
+def test_neon_multiplies_and_adds_at_once() -> None:
+    target = Target.named("neon")
+    stated = statement(CONVOLUTION, {"W": (3, 3, 32, 32), "x": (1, 9, 9, 32)})
+    assert "fmla" in assembly(emit(winograd, stated, target)[1].write().function("k"), target)
