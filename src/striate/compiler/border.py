@@ -7,7 +7,7 @@ from striate.compiler.target import Target
 
 
 def emit_border(layout: Layout, target: Target) -> Emission:
-    """A kernel that zeroes the halo of `[b, x, y, i]`; its one pointer is the start of the memory."""
+    """A kernel that zeroes the halo of `[b, x, y, i]`; its one pointer is the memory's start."""
     plan = f"zeros around {layout.shape}: {layout.halo}"
     return Emission(lambda: _write(layout, target), 1, plan)
 

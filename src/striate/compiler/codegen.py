@@ -59,7 +59,7 @@ def _initialize() -> None:
 
 @lru_cache(maxsize=1)
 def version() -> str:
-    """What compiled code depends on besides its task and target: LLVM and this compiler's sources."""
+    """What code depends on besides its task and target: LLVM and this compiler's sources."""
     import llvmlite
 
     sources = sorted(Path(__file__).parent.rglob("*.py"))

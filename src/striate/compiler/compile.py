@@ -13,6 +13,7 @@ from striate.compiler.cache import CodeCache
 from striate.compiler.codegen import object_code, version
 from striate.compiler.layout import NO_HALO, Layout
 from striate.compiler.pack import pack
+from striate.compiler.place import levels
 from striate.compiler.plan import Plan, Work, make_plan
 from striate.compiler.program import Kernel, Pointer, Program, Step
 from striate.compiler.schedules import generic
@@ -61,8 +62,10 @@ class _Assembly:
     packed: dict[tuple[int, Statement | None], Pointer] = field(default_factory=dict)
     phases: dict[int, list[Step]] = field(default_factory=dict)
     extra_bytes: int = 0
+    level: dict[int, int] = field(default_factory=dict)
 
     def program(self) -> Program:
+        self.level = levels(self.plan.graph)
         for buffer in self.plan.buffers:
             if buffer.layout.halo != NO_HALO:
                 self._add_border(buffer.layout, buffer.offset, buffer.born)
@@ -128,10 +131,10 @@ class _Assembly:
             self.extra_bytes += -(-4 * math.prod(packing.shape) // 64) * 64
             moved = 8 * math.prod(packing.shape)
             pointers = (self.plan.pointers[id(node)], place)
-            # Odd phases lie between the levels of the graph: the weights are there, the reader not yet.
-            self._step(
-                2 * work.phase - 1, Step("(packing)", kernel, emission.chunks, pointers, 0, moved)
-            )
+            # Odd phases lie between the levels of the graph: here the weights are just there, and
+            # no reader of them has begun.
+            phase = 2 * self.level[id(node)] + 1
+            self._step(phase, Step("(packing)", kernel, emission.chunks, pointers, 0, moved))
             self.packed[key] = place
         return self.packed[key]
 
@@ -155,7 +158,7 @@ class _Assembly:
     def _kernel(
         self, key: object, emit: Callable[[], Emission], schedule: str, equation: str
     ) -> tuple[int, Emission]:
-        """The number of the kernel for `key`, written and compiled the first time it is asked for."""
+        """The number of the kernel for `key`, made the first time it is asked for."""
         if key not in self.emissions:
             emission = emit()
             self.emissions[key] = (len(self.kernels), emission)

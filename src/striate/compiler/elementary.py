@@ -4,7 +4,7 @@ from striate.compiler.builder import Builder, Value
 
 
 def exp(b: Builder, x: Value) -> Value:
-    """e ** x: `2**k * p(r)` with x = k ln 2 + r, |r| <= ln 2 / 2, p of degree 7; overflows to infinity."""
+    """e ** x: `2**k * p(r)` with x = k ln 2 + r, |r| <= ln 2 / 2, p of degree 7."""
     v, lanes = b.vector, b.target.lanes
     bounded = _clamp(b, x, -104.0, 89.0)
     scaled = b.emit(f"fmul {v} {bounded}, {b.splat(1.4426950408889634)}")
@@ -14,8 +14,8 @@ def exp(b: Builder, x: Value) -> Value:
     value = b.splat(1 / 5040)
     for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0):
         value = b.fma(value, r, b.splat(coefficient))
-    # 2**k in two halves: k reaches below the smallest exponent (denormals) and one past the largest.
-    # (A NaN has no integer; the saturating conversion makes that harmless, and r carries the NaN on.)
+    # 2**k in two halves: k reaches below the smallest exponent and one past the largest.
+    # A NaN has no integer: the saturating conversion makes that harmless, and r carries it on.
     convert = f"llvm.fptosi.sat.v{lanes}i32.v{lanes}f32"
     integer = b.call(f"<{lanes} x i32>", convert, f"{v} {k}")
     half = b.emit(f"ashr <{lanes} x i32> {integer}, splat (i32 1)")
@@ -26,7 +26,7 @@ def exp(b: Builder, x: Value) -> Value:
 
 
 def log(b: Builder, x: Value) -> Value:
-    """ln x: exponent times ln 2 plus `2 atanh(s)` with s = (m - 1) / (m + 1), m in [sqrt(1/2), sqrt 2)."""
+    """ln x: exponent * ln 2 + 2 atanh(s), s = (m - 1) / (m + 1), sqrt(1/2) <= m < sqrt 2."""
     v, lanes = b.vector, b.target.lanes
     integers = f"<{lanes} x i32>"
     tiny = b.emit(f"fcmp olt {v} {x}, {b.splat(1.17549435e-38)}")

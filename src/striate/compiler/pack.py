@@ -1,4 +1,4 @@
-"""Packing of known weights: the copy statements of schedules, done by NumPy when a network is compiled."""
+"""Packing of known weights: the copies that schedules ask for, done by NumPy before the run."""
 
 import math
 
@@ -51,7 +51,8 @@ def _transformed(matrix: Array, array: Array) -> Array:
     rows, columns, *rest = array.shape
     square = np.kron(matrix, matrix)
     flat = np.ascontiguousarray(array).reshape(rows * columns, -1)
-    return (square @ flat).reshape(len(matrix), len(matrix), *rest)
+    product: Array = np.matmul(square, flat, dtype=np.float32)
+    return product.reshape(len(matrix), len(matrix), *rest)
 
 
 def aligned(count: int) -> Array:

@@ -1,4 +1,4 @@
-"""Which nodes live inside which: a concatenation is no copy, its parts are written into its slices."""
+"""Which nodes live inside which: the parts of a concatenation are written into its slices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,7 +114,7 @@ def copy_parts(graph: Graph) -> Graph:
 
 
 def _as_sum(node: Concatenated, new: Callable[[Node], Node]) -> Computed:
-    """A concatenation along any axis: `y[p] = x0[p] + x1[p - n0] + ...`, where reads outside are 0."""
+    """A concatenation along any axis: `y[p] = x0[p] + x1[p - n0] + ...`; reads outside are 0."""
     names = tuple(f"n{axis}" for axis in range(len(node.shape)))
     access = [Affine(((name, 1),)) for name in names]
     terms: list[Expression] = []

@@ -20,7 +20,7 @@ SLACK = 256
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """Memory of its own: its layout, its offset in the arena (bytes), and the phase it is born in."""
+    """Memory of its own: its layout, its offset in the arena (bytes), the phase it is born in."""
 
     layout: Layout
     offset: int
@@ -100,45 +100,46 @@ def _memory(
 ) -> tuple[dict[int, Layout], tuple[Buffer, ...], dict[int, Pointer], int]:
     """The layout and the address of every node, the arena's buffers, and its size."""
     halos: dict[int, Halo] = defaultdict(lambda: NO_HALO)
-    born: dict[int, int] = {}
-    died: dict[int, int] = defaultdict(int)
-    nodes = graph.nodes()
-    for node in nodes:
+    for node in graph.nodes():
         root = id(placed[id(node)].root)
         halos[root] = _union(halos[root], margins.get(id(node), NO_HALO))
-        if isinstance(node, Computed):
-            born[root] = min(born.get(root, level[id(node)]), level[id(node)])
-            died[root] = max(died[root], level[id(node)])
-            for operand in operands(node):
-                home = id(placed[id(operand)].root)
-                died[home] = max(died[home], level[id(node)])
-    external = {id(node): k for k, node in enumerate(graph.outputs)}
-    inputs = {id(node): k for k, node in enumerate(graph.inputs)}
-    constants = {id(n): k for k, n in enumerate(n for n in nodes if isinstance(n, Parameter))}
-    roots = [
-        n for n in nodes if placed[id(n)].root is n and id(n) in born and id(n) not in external
-    ]
-    shapes = {id(n): Layout.padded(n.shape, halos[id(n)]) for n in roots}
-    lives = [Lifetime(shapes[id(n)].nbytes, born[id(n)], died[id(n)]) for n in roots]
-    offsets, arena = allocate(lives)
-    offset_of = {id(n): offset for n, offset in zip(roots, offsets, strict=True)}
-    layouts: dict[int, Layout] = {}
-    pointers: dict[int, Pointer] = {}
-    for node in nodes:
-        if id(node) in inputs or id(node) in constants or id(node) in external:
-            layouts[id(node)] = Layout.dense(node.shape)
-            space = (
-                Pointer("input", inputs[id(node)], 0)
-                if id(node) in inputs
-                else Pointer("constant", constants[id(node)], 0)
-                if id(node) in constants
-                else Pointer("output", external[id(node)], 0)
-            )
-            pointers[id(node)] = space
-            continue
+    pointers = _external(graph)
+    layouts = {id(n): Layout.dense(n.shape) for n in graph.nodes() if id(n) in pointers}
+    lives = _lifetimes(graph, placed, level)
+    inner = [node for node in graph.nodes() if id(node) not in pointers]
+    roots = [node for node in inner if placed[id(node)].root is node]
+    bases = {id(n): Layout.padded(n.shape, halos[id(n)]) for n in roots}
+    wanted = [Lifetime(bases[id(n)].nbytes, *lives[id(n)]) for n in roots]
+    places, arena = allocate(wanted)
+    offsets = {id(n): place for n, place in zip(roots, places, strict=True)}
+    for node in inner:
         home = placed[id(node)]
-        base = shapes[id(home.root)]
+        base = bases[id(home.root)]
         layouts[id(node)] = Layout(node.shape, base.strides, base.halo)
-        pointers[id(node)] = Pointer("arena", 0, offset_of[id(home.root)] + home.feature * 4)
-    buffers = tuple(Buffer(shapes[id(n)], offset_of[id(n)], born[id(n)]) for n in roots)
+        pointers[id(node)] = Pointer("arena", 0, offsets[id(home.root)] + 4 * home.feature)
+    buffers = tuple(Buffer(bases[id(n)], offsets[id(n)], lives[id(n)][0]) for n in roots)
     return layouts, buffers, pointers, arena + SLACK
+
+
+def _external(graph: Graph) -> dict[int, Pointer]:
+    """The addresses of the nodes (by id) that don't live in the arena."""
+    known = [node for node in graph.nodes() if isinstance(node, Parameter)]
+    pointers = {id(node): Pointer("constant", k, 0) for k, node in enumerate(known)}
+    pointers |= {id(node): Pointer("input", k, 0) for k, node in enumerate(graph.inputs)}
+    return pointers | {id(node): Pointer("output", k, 0) for k, node in enumerate(graph.outputs)}
+
+
+def _lifetimes(
+    graph: Graph, placed: dict[int, Home], level: dict[int, int]
+) -> dict[int, tuple[int, int]]:
+    """The first and the last phase in which the memory of each root (by id) is used."""
+    lives: dict[int, tuple[int, int]] = {}
+    for node in graph.nodes():
+        if not isinstance(node, Computed):
+            continue
+        phase = level[id(node)]
+        for used in (node, *operands(node)):
+            root = id(placed[id(used)].root)
+            first, last = lives.get(root, (phase, phase))
+            lives[root] = (min(first, phase), max(last, phase))
+    return lives

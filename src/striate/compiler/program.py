@@ -1,4 +1,4 @@
-"""A compiled network as plain data: kernels, the phases that call them, and the memory they share."""
+"""A compiled network as plain data: kernels, the phases that call them, their memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Space = Literal["arena", "constant", "input", "output"]
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A place in memory: `offset` bytes into the arena (index 0), a constant, an input or an output."""
+    """A place: `offset` bytes into the arena (index 0), a constant, an input or an output."""
 
     space: Space
     index: int
@@ -45,7 +45,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One use of a kernel: `chunks` independent pieces of work, claimed one by one by any thread."""
+    """One use of a kernel: `chunks` independent pieces of work, which any thread may claim."""
 
     label: str
     kernel: int

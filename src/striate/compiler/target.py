@@ -1,4 +1,4 @@
-"""What the compiler needs to know of a CPU: its vectors, registers, caches, and LLVM's name for it."""
+"""What the compiler needs to know of a CPU: vectors, registers, caches, LLVM's name for it."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""A network as a graph of equations: each node is an input, a parameter, or a statement on other nodes.
+"""A network as a graph of equations: inputs, parameters, and statements on other nodes.
 
 Nodes compare by identity. A node's shape is logical (`[b, x, y, i]` for images); where its elements
 lie in memory is for the compiler's plan to say.
@@ -50,7 +50,7 @@ class Computed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Concatenated:
-    """`parts` one after another along `axis`: part k writes `y[..., i + offset_k, ...] = x_k[..., i, ...]`."""
+    """`parts` one after another along `axis`: part k is `y[..., i + offset_k, ...]`."""
 
     parts: tuple["Node", ...]
     axis: int

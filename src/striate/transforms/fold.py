@@ -1,4 +1,4 @@
-"""Fold what is known before the run: affine maps of features (batch norm) into weights and biases."""
+"""Fold what is known before the run: affine maps of features (batch norm) into weights."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ from striate.transforms.rewrite import count_uses, has_reduction, reads_in_place
 
 
 def fold(graph: Graph) -> Graph:
-    """Turn each affine map with known coefficients into `x * scale + shift`, and fold it if it can be.
+    """Turn affine maps with known coefficients into `x * scale + shift`, and fold them.
 
         y[..., j] = (sum(W[..., j] * x) + B[j] - m[j]) / sqrt(v[j] + eps) * g[j] + h[j]
     becomes, with scale and shift computed once in float64,
@@ -121,19 +121,14 @@ def _into_contraction(node: Computed, scale: Vector, shift: Vector) -> Computed 
     statement = node.statement
     last = statement.equation.output.access[-1]
     named = dict(node.operands)
-    match statement.equation.expression:
-        case Reduce("sum", _, Apply("multiply", (Read() as left, Read() as right))) as reduction:
-            bias = None
-        case Apply(
-            "add",
-            (
-                Reduce("sum", _, Apply("multiply", (Read() as left, Read() as right))) as reduction,
-                Read(_, (access,)) as bias,
-            ),
-        ) if access == last and isinstance(named[bias.tensor], Parameter):
-            pass
-        case _:
-            return None
+    found = _sum_and_bias(statement.equation.expression)
+    if found is None:
+        return None
+    reduction, left, right, bias = found
+    if bias is not None and not (
+        bias.access == (last,) and isinstance(named[bias.tensor], Parameter)
+    ):
+        return None
     for read in (left, right):
         weight = named[read.tensor]
         if isinstance(weight, Parameter) and read.access[-1] == last:
@@ -149,6 +144,23 @@ def _into_contraction(node: Computed, scale: Vector, shift: Vector) -> Computed 
     named[read.tensor] = Parameter(weight.name, _scaled(weight.array, scale))
     named[name] = Parameter(f"{weight.name} (folded bias)", added.astype(np.float32))
     return _with_bias(node, reduction, Read(name, (last,)), named)
+
+
+def _sum_and_bias(expression: Expression) -> tuple[Reduce, Read, Read, Read | None] | None:
+    """(sum, left, right, bias) of `sum(left * right)` or `sum(left * right) + bias`."""
+    bias: Read | None = None
+    match expression:
+        case Apply("add", (Reduce() as reduction, Read() as added)):
+            bias = added
+        case Reduce() as reduction:
+            pass
+        case _:
+            return None
+    match reduction:
+        case Reduce("sum", _, Apply("multiply", (Read() as left, Read() as right))):
+            return reduction, left, right, bias
+        case _:
+            return None
 
 
 def _bias_name(statement: Statement, bias: Read | None) -> str:

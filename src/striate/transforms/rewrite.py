@@ -1,4 +1,4 @@
-"""Rewriting expressions: rename what they mention, and put one expression in the place of a read."""
+"""Rewriting expressions: rename what they mention, put one in the place of a read."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -69,6 +69,7 @@ def outside_reductions(expression: Expression) -> list[Expression]:
 
 
 def has_reduction(expression: Expression) -> bool:
+    """Whether `expression` reduces over any index."""
     return any(isinstance(node, Reduce) for node in walk(expression))
 
 

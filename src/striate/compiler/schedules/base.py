@@ -49,9 +49,9 @@ class Emission:
     """The code of a task: `chunks` pieces of work, and how operands must be packed for it.
 
     `write` makes the code, which is not needed where the cache has it; `plan` says in words what
-    was decided; `packing` maps an operand to the statement `packed[...] = operand[...]` whose output
-    the kernel reads in its stead; before that, the matrix M that `transforms` holds for it is
-    applied to the operand's first two axes: `M operand M'`.
+    was decided; `packing` maps an operand to the statement `packed[...] = operand[...]` whose
+    output the kernel reads in its stead; before that, the matrix M that `transforms` holds for it
+    is applied to the operand's first two axes: `M operand M'`.
     """
 
     write: Callable[[], Builder]

@@ -186,8 +186,10 @@ class _Direct:
         return max(map(sets.count, sets)) > CACHE_WAYS - 2
 
     def _weights_stay(self) -> bool:
-        """Whether all weights fit in the first-level cache beside a tile: then a pixel's features
-        are written together."""
+        """Whether all weights fit in the first-level cache beside a tile.
+
+        Then the tiles are the outer loop, and a pixel's features are written together.
+        """
         return 4 * self._terms() * self.width * self.blocks * self.groups <= self.target.l1 // 2
 
     # The shape of the work
@@ -377,7 +379,7 @@ class _Direct:
                     b.store(result, b.at(pointer, offset), bound)
 
     def _packing(self) -> Statement:
-        """`packed[group, block, taps..., channel, lane] = weight`, the order in which tiles read it."""
+        """`packed[group, block, taps..., channel, lane] = weight`, as the tiles read it."""
         contraction = self.contraction
         weight, feature = contraction.weight, contraction.feature
         assert feature is not None

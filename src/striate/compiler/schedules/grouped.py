@@ -1,4 +1,4 @@
-"""Grouped convolution with few features a group, depthwise (one feature) included: groups along the lanes.
+"""Grouped convolution with few features a group (depthwise: one), the groups along the lanes.
 
     for each row of output pixels, for each tile of columns, for each vector of features
       accumulators = 0
@@ -209,7 +209,7 @@ class _Grouped:
         return offsets
 
     def _packing(self) -> Statement:
-        """`packed[taps..., r, group, i]`: the weight from input i of a group to its output (i + r) % N."""
+        """`packed[taps..., r, group, i]`: from input i of a group to its output (i + r) % N."""
         contraction, n = self.contraction, self.width
         weight, group = contraction.weight, contraction.group
         assert group is not None

@@ -13,14 +13,15 @@ Source: Lavin and Gray, "Fast algorithms for convolutional neural networks" (201
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.layout import Halo
 from striate.compiler.schedules.base import Emission, Task, share, window_halo
 from striate.compiler.schedules.contraction import Contraction, fits_layout, match_contraction
-from striate.compiler.schedules.epilogue import emit_epilogue, fits_epilogue
+from striate.compiler.schedules.epilogue import emit_epilogue, fits_epilogue, outer_reads
 from striate.compiler.target import Target
 from striate.compiler.toom_cook import Algorithm, algorithm, emit_transform
 from striate.notation.ir import Affine, Equation, Read, Statement
@@ -56,7 +57,7 @@ def seconds(statement: Statement, target: Target) -> float | None:
 
 
 def _seconds(statement: Statement, target: Target, m: int) -> float:
-    """Products, transforms and the weights, which are (m + 2)**2 / 9 as many as in the direct way."""
+    """The time of the products, the transforms and the reading of weights, for tiles of m x m."""
     window = _match(statement, m)
     assert window is not None
     extents = dict(statement.extents)
@@ -85,7 +86,7 @@ def halo(statement: Statement) -> dict[str, Halo]:
 
 
 def _best_m(statement: Statement) -> int:
-    """The tile size with the smaller estimate; alike for every target, as the halo depends on it."""
+    """The tile size with the smaller estimate; the same on every target."""
     target = Target.named("avx512")
     return min((4, 2), key=lambda m: _seconds(statement, target, m))
 
@@ -359,20 +360,16 @@ class _Winograd:
             origin[read] = b.add(offset, feature) if along else offset
         for r in range(m):
             for c in range(m):
-                self._guarded(
-                    r, c, place, lambda r=r, c=c: self._store(lines[r][c], r, c, origin, lanes)
-                )
+                with self._inside(r, c, place):
+                    self._store(lines[r][c], r, c, origin, lanes)
 
     def _epilogue_reads(self) -> list[Read]:
-        from striate.compiler.schedules.epilogue import outer_reads
-
         found = outer_reads(self.task.statement.equation.expression) or []
         return [*dict.fromkeys([*(read for read in found if read.access), self.task.output])]
 
-    def _guarded(
-        self, row: int, column: int, place: dict[str, Offset], store: Callable[[], None]
-    ) -> None:
-        """Store unless the output lies past the image: only the last tiles can reach there."""
+    @contextmanager
+    def _inside(self, row: int, column: int, place: dict[str, Offset]) -> Iterator[None]:
+        """Run the block unless the output lies past the image: only the last tiles reach there."""
         b, window = self.builder, self.window
         conditions = []
         for index, at, count in (
@@ -382,14 +379,10 @@ class _Winograd:
             inside = self.extents[index] % window.m or window.m
             if at >= inside:
                 conditions.append(b.emit(f"icmp slt i64 {place[index]}, {count - 1}"))
-        if not conditions:
-            store()
-            return
-        both = conditions[0]
-        if len(conditions) == 2:
-            both = b.emit(f"and i1 {conditions[0]}, {conditions[1]}")
-        with b.when(both):
-            store()
+        with ExitStack() as stack:
+            for condition in conditions:
+                stack.enter_context(b.when(condition))
+            yield
 
     def _store(
         self, total: Value, row: int, column: int, origin: dict[Read, Offset], lanes: int | None
@@ -408,7 +401,7 @@ class _Winograd:
         b.store(result, b.at(pointer, offset), lanes)
 
     def _packing(self) -> Statement:
-        """`packed[panel, u, v, channel, lane] = weight`, u and v counting products: G g G' comes first."""
+        """`packed[panel, u, v, channel, lane] = G g G'`, where u and v count products."""
         contraction, (u, v) = self.contraction, self.window.taps
         weight, feature, channel = contraction.weight, contraction.feature, contraction.channel
         assert feature is not None and channel is not None
