@@ -124,9 +124,8 @@ class _Assembly:
             layouts = ((name, work.task.layout(name)), (output, Layout.dense(packing.shape)))
             task = Task(packing, layouts, self.target)
             text = to_text(packing.equation)
-            kernel, emission = self._kernel(
-                ("generic", task), lambda: generic.emit(task), "generic", text
-            )
+            emit = partial(generic.emit, task)
+            kernel, packer = self._kernel(("generic", task), emit, "generic", text)
             place = Pointer("arena", 0, self.plan.arena_bytes + self.extra_bytes)
             self.extra_bytes += -(-4 * math.prod(packing.shape) // 64) * 64
             moved = 8 * math.prod(packing.shape)
@@ -134,7 +133,7 @@ class _Assembly:
             # Odd phases lie between the levels of the graph: here the weights are just there, and
             # no reader of them has begun.
             phase = 2 * self.level[id(node)] + 1
-            self._step(phase, Step("(packing)", kernel, emission.chunks, pointers, 0, moved))
+            self._step(phase, Step("(packing)", kernel, packer.chunks, pointers, 0, moved))
             self.packed[key] = place
         return self.packed[key]
 
