@@ -129,9 +129,12 @@ def _into_contraction(node: Computed, scale: Vector, shift: Vector) -> Computed 
         bias.access == (last,) and isinstance(named[bias.tensor], Parameter)
     ):
         return None
+    tensors = [read.tensor for read in reads(statement.equation.expression)]
     for read in (left, right):
         weight = named[read.tensor]
-        if isinstance(weight, Parameter) and read.access[-1] == last:
+        if not isinstance(weight, Parameter) or tensors.count(read.tensor) > 1:
+            continue
+        if read.access[-1] == last and weight.shape[-1:] == scale.shape:
             break
     else:
         return None

@@ -121,8 +121,9 @@ def inline(consumer: Computed, tensor: str, producer: Computed) -> Computed | No
     named = dict([*producer.operands, *kept])
     order = list(dict.fromkeys(read.tensor for read in reads(expression)))
     extents = dict([*outer.extents, *inner.extents]) if plain else dict(inner.extents)
+    name = outer.equation.output.tensor
     equation = Equation(
-        Read(outer.equation.output.tensor, output.access), expression, tuple(extents.items())
+        Read(fresh([name], set(order))[name], output.access), expression, tuple(extents.items())
     )
     shapes = tuple((name, named[name].shape) for name in order)
     statement = Statement(equation, shapes, tuple(extents.items()), outer.shape)
