@@ -2,7 +2,9 @@
 
 import hashlib
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
 
@@ -37,7 +39,8 @@ def compile_graph(
     """
     target = target or Target.host()
     plan = make_plan(fuse(fold(graph)), target, algorithm)
-    return _Assembly(plan, target).program()
+    with ThreadPoolExecutor(os.cpu_count()) as packers:
+        return _Assembly(plan, target, packers).program()
 
 
 @cache
@@ -46,19 +49,24 @@ def code_cache() -> CodeCache:
     return CodeCache()
 
 
+def _packed(array: Array, packing: Statement | None, matrix: Matrix | None) -> Array:
+    return np.ascontiguousarray(array) if packing is None else pack(packing, array, matrix)
+
+
 def _ir(emission: Emission, symbol: str) -> str:
     return emission.write().function(symbol)
 
 
 @dataclass(slots=True)
 class _Assembly:
-    """A program being put together from a plan."""
+    """A program being put together from a plan; `packers` pack weights meanwhile."""
 
     plan: Plan
     target: Target
+    packers: Executor
     kernels: list[Kernel] = field(default_factory=list)
     emissions: dict[object, tuple[int, Emission]] = field(default_factory=dict)
-    constants: list[Array] = field(default_factory=list)
+    constants: list[Future[Array]] = field(default_factory=list)
     packed: dict[tuple[int, Statement | None], Pointer] = field(default_factory=dict)
     phases: dict[int, list[Step]] = field(default_factory=dict)
     extra_bytes: int = 0
@@ -75,7 +83,7 @@ class _Assembly:
         return Program(
             tuple(self.kernels),
             tuple(tuple(self.phases[key]) for key in sorted(self.phases)),
-            tuple(self.constants),
+            tuple(constant.result() for constant in self.constants),
             self.plan.arena_bytes + self.extra_bytes,
             tuple((node.name, node.shape) for node in graph.inputs),
             tuple(node.shape for node in graph.outputs),
@@ -142,13 +150,8 @@ class _Assembly:
     ) -> Pointer:
         key = (id(node.array), packing)
         if key not in self.packed:
-            array = (
-                np.ascontiguousarray(node.array)
-                if packing is None
-                else pack(packing, node.array, matrix)
-            )
             self.packed[key] = Pointer("constant", len(self.constants), 0)
-            self.constants.append(array)
+            self.constants.append(self.packers.submit(_packed, node.array, packing, matrix))
         return self.packed[key]
 
     def _step(self, phase: int, step: Step) -> None:
