@@ -136,6 +136,18 @@ def test_concatenation_along_any_axis(axis: int) -> None:
     joined = concatenate([a, x, b], axis)
     check(graph_of(joined))
     check(graph_of(w.convolve(joined, 3, padding=1), concatenate([joined, joined], 1)))
+    # The parts lie side by side already, which is another joint.
+    for axes in ((axis, 3), (3, axis)):
+        check(graph_of(*[w.convolve(concatenate([a, b], k), 3, 1) for k in axes]))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_halo_around_small_images(rows: int, columns: int) -> None:
+    w, x = Weights(), Input("x", (2, rows, columns, 3))
+    check(
+        graph_of(w.convolve(w.convolve(x, 5, 1), 3, 3, padding=1), w.convolve(x, 3, 5, padding=2))
+    )
 
 
 def test_concatenation_of_vectors() -> None:
@@ -247,7 +259,8 @@ def test_layers_alike_share_a_kernel() -> None:
 def test_shared_weights_are_kept_once() -> None:
     w, x = Weights(), images()
     weight = Parameter("weight", w.array(3, 3, 8, 8))
-    y = st.conv2d(st.conv2d(x, weight, padding=1), weight, padding=1)
+    again = Parameter("again", weight.array)
+    y = st.conv2d(st.conv2d(x, weight, padding=1), again, padding=1)
     program = compile_graph(graph_of(y), algorithm="direct")
     assert len(program.constants) == 1
 

@@ -128,6 +128,16 @@ def test_weights_that_are_given_are_not_folded() -> None:
     check(Graph((x, bias), (y,)))
 
 
+@pytest.mark.parametrize("text", ["relu({} * s[i])", "{} * {} * s[i]", "s[i] / {}", "{}"])
+def test_what_is_not_affine_is_not_folded(text: str) -> None:
+    w, x = Weights(), images()
+    y = w.convolve(x, 8, 1)
+    node = st.equation(f"y[b,p,q,i] = {text.format(*['(x[b,p,q,i] + 3)'] * 2)}")
+    given = {"s": Parameter("s", w.array(8, low=1, high=2))} if "s[i]" in text else {}
+    after = transformed(fold, x, node(x=y, **given))
+    assert len(computed(after)) == 2
+
+
 def test_pooling_is_no_contraction() -> None:
     w, x = Weights(), images()
     for pooled in (st.max_pool2d(x, 3, 1, 1), st.avg_pool2d(x, 3, 1, 1)):
@@ -173,7 +183,8 @@ def test_of_two_convolutions_added_the_later_takes_the_sum(flip: bool) -> None:
     deep = w.convolve(st.relu(w.convolve(x, 12, padding=1)), 12, padding=1)
     shortcut = w.convolve(x, 12, 1)
     y = st.relu(add(shortcut, deep) if flip else add(deep, shortcut))
-    assert len(computed(transformed(both, x, y))) == 3
+    *_, last = computed(transformed(both, x, y))
+    assert (3, 3, 12, 12) in [operand.shape for _, operand in last.operands]
 
 
 def test_grouped_residual() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from striate.network.graph import Computed, Concatenated, Graph, Node
+from striate.network.graph import Computed, Concatenated, Graph, Node, operands
 from striate.transforms.rewrite import (
     count_uses,
     has_reduction,
@@ -21,17 +21,18 @@ def fuse(graph: Graph) -> Graph:
     becomes
         y[b,p,q,j] = relu(sum[u,v,i](W[u,v,i,j] * x[b,p+u,q+v,i]) + B[j] + z[b,p,q,j])
 
-    A kernel reduces once: of two producers that reduce, the later one is taken in.
+    A kernel reduces once: of two producers that reduce, the one further from the inputs is taken
+    in, so that the other does not wait for it.
     """
     uses = count_uses(graph)
-    place = {id(node): k for k, node in enumerate(graph.nodes())}
+    depth = _depths(graph)
     single = {id(node) for node in graph.nodes() if uses[id(node)] == 1}
     single -= {id(output) for output in graph.outputs}
 
     def change(node: Node, new: Callable[[Node], Node]) -> Node:
         match node:
             case Computed():
-                candidates = {id(new(o)): place[id(o)] for _, o in node.operands if id(o) in single}
+                candidates = {id(new(o)): depth[id(o)] for _, o in node.operands if id(o) in single}
                 named = tuple((name, new(operand)) for name, operand in node.operands)
                 return _absorb(replace(node, operands=named), candidates)
             case Concatenated():
@@ -43,9 +44,9 @@ def fuse(graph: Graph) -> Graph:
 
 
 def _absorb(node: Computed, candidates: dict[int, int]) -> Computed:
-    """`node` with its absorbable operands inlined, the latest first."""
-    latest = sorted(node.operands, key=lambda pair: -candidates.get(id(pair[1]), -1))
-    for _, producer in latest:
+    """`node` with its absorbable operands inlined, the deepest first."""
+    deepest = sorted(node.operands, key=lambda pair: -candidates.get(id(pair[1]), -1))
+    for _, producer in deepest:
         if id(producer) not in candidates or not isinstance(producer, Computed):
             continue
         # Inlining may have renamed the operand: look its name up again.
@@ -57,3 +58,11 @@ def _absorb(node: Computed, candidates: dict[int, int]) -> Computed:
             continue
         node = inline(node, names[0], producer) or node
     return node
+
+
+def _depths(graph: Graph) -> dict[int, int]:
+    """The most nodes that lie between an input and each node (by id)."""
+    depth: dict[int, int] = {}
+    for node in graph.nodes():
+        depth[id(node)] = 1 + max((depth[id(operand)] for operand in operands(node)), default=0)
+    return depth
