@@ -1,7 +1,8 @@
 """A network as a graph of equations: inputs, parameters, and statements on other nodes.
 
-Nodes compare by identity. A node's shape is logical (`[b, x, y, i]` for images); where its elements
-lie in memory is for the compiler's plan to say.
+Nodes compare by identity, and print without what they hang on, which would be printed once for
+every path to it. A node's shape is logical (`[b, x, y, i]` for images); where its elements lie in
+memory is for the compiler's plan to say.
 """
 
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ class Input:
     name: str
     shape: Shape
 
+    def __repr__(self) -> str:
+        return f"Input({self.name!r}, {self.shape})"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parameter:
@@ -33,6 +37,9 @@ class Parameter:
     @property
     def shape(self) -> Shape:
         return tuple(self.array.shape)
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name!r}, {self.shape})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +53,9 @@ class Computed:
     @property
     def shape(self) -> Shape:
         return self.statement.shape
+
+    def __repr__(self) -> str:
+        return f"Computed({self.label!r}, {self.shape})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +71,9 @@ class Concatenated:
         first = self.parts[0].shape
         size = sum(part.shape[self.axis] for part in self.parts)
         return (*first[: self.axis], size, *first[self.axis + 1 :])
+
+    def __repr__(self) -> str:
+        return f"Concatenated({self.label!r}, {self.shape})"
 
 
 Node = Input | Parameter | Computed | Concatenated
