@@ -21,6 +21,7 @@ from race import write_whole
 from rich.console import Console
 from rich.table import Table
 
+from striate.compiler.choose import ALGORITHMS
 from striate.compiler.program import Program
 from striate.runtime.peak import fma_peak, memory_bandwidth
 
@@ -114,7 +115,7 @@ def measure(collection: Collection, args: argparse.Namespace) -> list[Row]:
     model = models.create(args.network)
     model.load_state_dict(weights.read(collection.weights(args.network)))
     images = collection.images(args.network, args.batch).transpose(0, 2, 3, 1)
-    executable = model.compile(tuple(images.shape), threads=args.threads)
+    executable = model.compile(tuple(images.shape), threads=args.threads, algorithm=args.algorithm)
     seconds = executable.profile(np.ascontiguousarray(images), repeat=args.repeat)
     return rows(executable.program, seconds)
 
@@ -125,6 +126,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("network", help="one of the raced networks")
     parser.add_argument("--batch", type=int, default=1, help="images at once (default 1)")
     parser.add_argument("--threads", type=int, default=2, help="threads (default 2)")
+    parser.add_argument("--algorithm", choices=ALGORITHMS, default="auto", help="(default auto)")
     parser.add_argument("--repeat", type=int, default=30, help="runs of each phase (default 30)")
     parser.add_argument("--sort", action="store_true", help="longest layers first")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows to FILE")

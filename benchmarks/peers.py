@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -133,18 +133,25 @@ def _converted(collection: Collection, name: str, shape: tuple[int, ...]) -> tup
     return param, weights
 
 
-def striate(collection: Collection, name: str, batch: int, threads: int) -> Runner:
+def striate(
+    collection: Collection, name: str, batch: int, threads: int, algorithm: str = "auto"
+) -> Runner:
     """This package, with the golden weights."""
     from striate import models, weights
 
     model = models.create(name)
     model.load_state_dict(weights.read(collection.weights(name)))
     images = np.ascontiguousarray(collection.images(name, batch).transpose(0, 2, 3, 1))
-    return lambda: model(images, threads=threads)
+    return lambda: model(images, threads=threads, algorithm=algorithm)
 
 
 OURS = "striate"
-ENGINES = {OURS: striate, "onnxruntime": onnxruntime, "openvino": openvino, "ncnn": ncnn}
+ENGINES: Mapping[str, Callable[..., Runner]] = {
+    OURS: striate,
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+    "ncnn": ncnn,
+}
 _REQUIRES = {
     OURS: ("striate",),
     "onnxruntime": ("onnxruntime", "onnx"),
@@ -163,8 +170,13 @@ def version(engine: str) -> str:
     return metadata.version(engine)
 
 
-def load(engine: str, collection: Collection, name: str, batch: int, threads: int) -> Loaded:
-    """`name` on `engine`, run once; filling and converting graphs, cached, is not its time."""
+def load(
+    engine: str, collection: Collection, name: str, batch: int, threads: int, algorithm: str
+) -> Loaded:
+    """`name` on `engine`, run once; filling and converting graphs, cached, is not its time.
+
+    `algorithm` is for Striate; the others choose for themselves.
+    """
     if engine == "ncnn":
         _converted(collection, name, collection.images(name, batch).shape)
     elif engine == OURS:
@@ -172,6 +184,7 @@ def load(engine: str, collection: Collection, name: str, batch: int, threads: in
     else:
         collection.filled(name)
     started = time.perf_counter()
-    run = ENGINES[engine](collection, name, batch, threads)
+    options = {"algorithm": algorithm} if engine == OURS else {}
+    run = ENGINES[engine](collection, name, batch, threads, **options)
     run()
     return Loaded(run, time.perf_counter() - started)

@@ -28,6 +28,8 @@ from peers import ENGINES, OURS, Runner, load, missing, version
 from rich.console import Console
 from rich.table import Table
 
+from striate.compiler.choose import ALGORITHMS
+
 TOLERANCE = 1e-3  # of the largest logit: what Winograd in float32 needs, and bfloat16 does not keep
 
 CAPTION = (
@@ -122,7 +124,9 @@ def run_heat(
     expected = collection.logits(network, args.batch)
     for lane in lanes:
         try:
-            loaded = load(lane.engine, collection, network, args.batch, args.threads)
+            loaded = load(
+                lane.engine, collection, network, args.batch, args.threads, args.algorithm
+            )
             lane.difference = relative_difference(np.asarray(loaded.run()), expected)
         except Exception as error:  # an engine that fails must not end the race of the others
             lane.problem = f"{type(error).__name__}: {error}"
@@ -222,6 +226,7 @@ def write_json(path: Path, heats: Sequence[Heat], args: argparse.Namespace) -> N
     record = {
         "batch": args.batch,
         "threads": args.threads,
+        "algorithm": args.algorithm,
         "rounds": args.rounds,
         "cpus": os.cpu_count(),
         "versions": {e: version(e) for e in args.engines if not missing(e)},
@@ -245,6 +250,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=int, default=1, help="images at once")
     parser.add_argument("--threads", type=int, default=2, help="threads of every engine")
+    parser.add_argument("--algorithm", choices=ALGORITHMS, default="auto", help="of striate")
     parser.add_argument("--rounds", type=int, default=7, help="turns of every engine")
     parser.add_argument(
         "--seconds", type=float, default=0.2, help="length of a turn, if 3 calls fit"
@@ -294,6 +300,8 @@ def main(given: Sequence[str] | None = None) -> int:
         if args.json:
             write_json(args.json, heats, args)
     title = f"batch {args.batch}, {args.threads} threads, {args.rounds} rounds"
+    if args.algorithm != "auto":
+        title += f", striate's algorithm {args.algorithm}"
     console.print(table(heats, engines, title))
     for line in notes(heats, engines):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

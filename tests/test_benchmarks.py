@@ -16,6 +16,7 @@ from striate.runtime import peak
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import layers
+import peers
 import race
 import startup
 from networks import Collection, UnavailableError
@@ -108,10 +109,10 @@ def test_wrong_answers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_measurements_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "version", lambda engine: "1.0")
-    args = race.arguments(["--engines", "striate", "--batch", "8"])
+    args = race.arguments(["--engines", "striate", "--batch", "8", "--algorithm", "direct"])
     race.write_json(tmp_path / "race.json", [heat("a", striate=[1.0], ncnn=[3.0])], args)
     record = json.loads((tmp_path / "race.json").read_text())
-    assert record["batch"] == 8
+    assert (record["batch"], record["algorithm"]) == (8, "direct")
     assert record["geometric_mean_ratio"] == pytest.approx(3.0)
     assert record["heats"][0]["lanes"][1]["rounds"] == [3.0]
     assert record["heats"][0]["lanes"][1]["difference"] is None
@@ -133,6 +134,25 @@ def test_missing_graphs_and_engines_are_said(
         race.main(["--engines", "tensorflow"])
     with pytest.raises(SystemExit):
         race.main(["--rounds", "0"])
+
+
+def test_the_algorithm_reaches_striate_and_no_other_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+
+    def engine(*given: object, **options: object) -> peers.Runner:
+        called.append(options)
+        return lambda: np.zeros((1, 1000), np.float32)
+
+    monkeypatch.setattr(peers, "ENGINES", {"striate": engine, "openvino": engine})
+    monkeypatch.setattr(Collection, "weights", lambda *_: tmp_path)
+    monkeypatch.setattr(Collection, "filled", lambda *_: tmp_path)
+    for name in ("striate", "openvino"):
+        assert peers.load(name, Collection(tmp_path), "vgg16", 1, 1, "direct").first_answer >= 0
+    assert called == [{"algorithm": "direct"}, {}]
+    with pytest.raises(SystemExit):
+        race.arguments(["--algorithm", "fft"])
 
 
 def two_phase_program() -> Program:

@@ -248,6 +248,34 @@ def test_explain_shows_every_stage(stage: str, target: str | None, needles: list
         assert needle in result.stdout
 
 
+def test_the_algorithms_are_the_compilers() -> None:
+    from striate.cli.choices import Algorithm
+    from striate.compiler.choose import ALGORITHMS
+
+    assert [algorithm.value for algorithm in Algorithm] == list(ALGORITHMS)
+
+
+def test_explain_takes_an_algorithm() -> None:
+    asked = ("explain", "vgg11", "features.3", "--at", "plan")
+    assert "features.3: winograd on" in striate(*asked).stdout
+    assert "features.3: direct on" in striate(*asked, "--algorithm", "direct").stdout
+    unknown = striate(*asked, "--algorithm", "fft")
+    assert unknown.exit_code == 2
+    assert "'fft'" in unknown.stderr
+
+
+def test_bench_and_inspect_take_an_algorithm() -> None:
+    size = ("vgg11", "--json", "--input", "32", "--algorithm", "direct")
+    (report,) = lines(striate("bench", *size, "--layers"))
+    assert report["algorithm"] == "direct"
+    rows = report["layers"]
+    assert isinstance(rows, list)
+    assert "direct" in {row["schedule"] for row in rows}
+    assert "winograd" not in {row["schedule"] for row in rows}
+    (net,) = lines(striate("inspect", *size, "--time"))
+    assert net["algorithm"] == "direct"
+
+
 def test_bench_measures() -> None:
     result = striate(
         "bench", "squeezenet1_1", "--json", "--layers", "--input", "64", "--threads", "1"

@@ -153,6 +153,21 @@ def test_replacing_an_array_or_a_part_compiles_anew_and_nothing_else_does():
     assert not np.allclose(module(x), changed)
 
 
+def test_the_algorithm_is_the_callers_to_choose():
+    module = Conv2d(64, 64, 3, padding=1)
+    (x,) = arrays((1, 56, 56, 64))
+    fast, direct = (module.compile(x.shape, algorithm=name) for name in ("auto", "direct"))
+    assert {kernel.schedule for kernel in fast.program.kernels} >= {"winograd"}
+    assert "winograd" not in {kernel.schedule for kernel in direct.program.kernels}
+    assert module.compile(x.shape) is fast
+    values = module(x, algorithm="direct")
+    assert np.array_equal(values, direct(x)[0])
+    assert not np.array_equal(values, module(x))
+    np.testing.assert_allclose(module(x), values, atol=1e-4 * np.abs(values).max())
+    with pytest.raises(ValueError, match="no algorithm 'fft'; expected auto or direct"):
+        module(x, algorithm="fft")
+
+
 def test_programs_kept_are_few():
     module = Sequential(ReLU())
     for width in range(1, tracing.KEPT + 4):

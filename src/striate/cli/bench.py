@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from striate.cli.choices import Algorithm, AlgorithmOption
 from striate.cli.output import Column, count, duration, print_json, print_table, shape
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Report:
 
     model: str
     input: tuple[int, ...]
+    algorithm: str
     threads: int
     runs: int
     seconds: float
@@ -61,6 +63,7 @@ def bench(
     input: Annotated[
         str | None, typer.Option(metavar="HxW", help="The image's size.", show_default="its own")
     ] = None,
+    algorithm: AlgorithmOption = Algorithm.AUTO,
 ) -> None:
     """Measure a network: latency, GFLOP/s, and the share of this CPU's measured peak.
 
@@ -69,7 +72,7 @@ def bench(
     from striate.cli.networks import network
 
     module, sizes = network(model, input, batch)
-    report = measure(model, module, sizes, threads, layers)
+    report = measure(model, module, sizes, threads, layers, algorithm)
     if json:
         print_json(asdict(report))
         return
@@ -86,14 +89,19 @@ def bench(
 
 
 def measure(
-    model: str, module: "Module", sizes: "Shape", threads: int | None, layers: bool
+    model: str,
+    module: "Module",
+    sizes: "Shape",
+    threads: int | None,
+    layers: bool,
+    algorithm: str,
 ) -> Report:
     """Compile the network, run it again and again, and measure the peak."""
     import numpy as np
 
     from striate.runtime.peak import fma_peak
 
-    executable = module.compile(sizes, threads=threads)
+    executable = module.compile(sizes, threads=threads, algorithm=algorithm)
     image = np.random.default_rng(0).standard_normal(sizes, np.float32)
     times = run_times(executable, image)
     peak = fma_peak(executable.threads)
@@ -104,6 +112,7 @@ def measure(
     return Report(
         model,
         tuple(sizes),
+        str(algorithm),
         executable.threads,
         len(times),
         median,

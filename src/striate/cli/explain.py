@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from striate.cli.choices import Algorithm, AlgorithmOption
+
 if TYPE_CHECKING:
     from striate.compiler.program import Program
     from striate.compiler.target import Target
@@ -44,6 +46,7 @@ def explain(
     input: Annotated[
         str | None, typer.Option(metavar="HxW", help="The image's size.", show_default="its own")
     ] = None,
+    algorithm: AlgorithmOption = Algorithm.AUTO,
 ) -> None:
     """Show a layer as its equation, its plan, its LLVM code or its assembly.
 
@@ -60,7 +63,8 @@ def explain(
     from striate.compiler.target import Target
 
     kind = Target.named(target.value) if target else Target.host()
-    texts = kernel_texts(graph, compile_graph(graph, kind), layer, model, at, kind)
+    program = compile_graph(graph, kind, algorithm=algorithm)
+    texts = kernel_texts(graph, program, layer, model, at, kind)
     print("\n\n".join(text.rstrip() for text in texts))
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from striate.cli.choices import Algorithm, AlgorithmOption
 from striate.cli.output import Column, count, duration, print_json, print_table, shape
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def inspect(
         str | None, typer.Option(metavar="HxW", help="The image's size.", show_default="its own")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images in one run.")] = 1,
+    algorithm: AlgorithmOption = Algorithm.AUTO,
 ) -> None:
     """Show every layer of a network: its equation, output, parameters, multiply-adds and time.
 
@@ -42,10 +44,11 @@ def inspect(
     from striate.cli.networks import network
 
     module, sizes = network(model, input, batch)
-    rows = layer_rows(module, sizes, time)
+    rows = layer_rows(module, sizes, algorithm if time else None)
     total = {
         "model": model,
         "input": list(sizes),
+        "algorithm": str(algorithm) if time else None,
         "parameters": module.count_parameters(),
         "multiply_adds": sum(row.multiply_adds for row in rows),
     }
@@ -73,13 +76,13 @@ def summary(total: int, rows: list[Row]) -> str:
     return f"{count(total)} parameters{auxiliary}, {work} multiply-adds"
 
 
-def layer_rows(module: "Module", sizes: "Shape", time: bool) -> list[Row]:
-    """A row for each layer of the network's graph."""
+def layer_rows(module: "Module", sizes: "Shape", algorithm: str | None) -> list[Row]:
+    """A row for each layer of the network's graph; timed where there is an `algorithm`."""
     from striate.cli.networks import buffers, equation, layers, parameters
     from striate.network.graph import Computed
     from striate.notation import multiply_adds
 
-    seconds = kernel_seconds(module, sizes) if time else {}
+    seconds = kernel_seconds(module, sizes, algorithm) if algorithm else {}
     unlearned = buffers(module)
     return [
         Row(
@@ -94,11 +97,11 @@ def layer_rows(module: "Module", sizes: "Shape", time: bool) -> list[Row]:
     ]
 
 
-def kernel_seconds(module: "Module", sizes: "Shape") -> dict[str, float]:
+def kernel_seconds(module: "Module", sizes: "Shape", algorithm: str) -> dict[str, float]:
     """The time of each step by its label; steps that run side by side share their phase's time."""
     import numpy as np
 
-    executable = module.compile(sizes)
+    executable = module.compile(sizes, algorithm=algorithm)
     image = np.zeros(sizes, np.float32)
     times: dict[str, float] = {}
     phases = executable.program.phases

@@ -14,7 +14,7 @@ from striate.layers import scope
 from striate.layers.arguments import AnyArray, Array, Layout, as_float32, is_node
 from striate.layers.initial import Initial
 from striate.layers.state import frozen, load_state, to_state
-from striate.layers.tracing import Executables, Forward, draw_graph
+from striate.layers.tracing import Executables, Forward, compiled, draw_graph
 from striate.network.graph import Graph, Node
 from striate.notation.ir import Shape
 
@@ -67,17 +67,31 @@ class Module:
 
     @overload
     def __call__(
-        self, input: Array, *, layout: Layout = "NHWC", threads: int | None = None
+        self,
+        input: Array,
+        *,
+        layout: Layout = "NHWC",
+        threads: int | None = None,
+        algorithm: str = "auto",
     ) -> Array: ...
 
     def __call__(
-        self, input: Node | Array, *, layout: Layout = "NHWC", threads: int | None = None
+        self,
+        input: Node | Array,
+        *,
+        layout: Layout = "NHWC",
+        threads: int | None = None,
+        algorithm: str = "auto",
     ) -> Node | Array:
-        """`forward` on a node, or its values on an array `[b,x,y,i]` (`[b,i,x,y]` with "NCHW")."""
+        """`forward` on a node, or its values on an array `[b,x,y,i]` (`[b,i,x,y]` with "NCHW").
+
+        `threads` and `algorithm` are what `compile` takes.
+        """
         if is_node(input):
             return self.draw(cast(Node, input))
         array = as_float32(input, f"{type(self).__name__}: input")
-        executable = self.compile(tuple(array.shape), layout=layout, threads=threads)
+        shape = tuple(array.shape)
+        executable = self.compile(shape, layout=layout, threads=threads, algorithm=algorithm)
         (output,) = executable(np.asarray(array, order="C"))
         return output
 
@@ -116,15 +130,26 @@ class Module:
         )
 
     def compile(
-        self, shape: Shape, *, layout: Layout = "NHWC", threads: int | None = None
+        self,
+        shape: Shape,
+        *,
+        layout: Layout = "NHWC",
+        threads: int | None = None,
+        algorithm: str = "auto",
     ) -> "Executable":
-        """The module as machine code for one input shape; made once, until the module changes."""
-        key = (tuple(shape), layout, threads)
+        """The module as machine code for one input shape; made once, until the module changes.
+
+        With `algorithm` "direct" every sum is taken in its equation's order; "auto" takes the
+        fastest way, which may reorder sums (Winograd). Raises ValueError for another.
+        """
+        key = (tuple(shape), layout, threads, algorithm)
         store = self.__dict__.get("_executables") or self.__dict__.setdefault(
             "_executables", Executables()
         )
         return cast(Executables, store).get(
-            key, self._signature(), lambda: self.trace(shape, layout=layout), threads
+            key,
+            self._signature(),
+            lambda: compiled(self.trace(shape, layout=layout), threads, algorithm),
         )
 
     def modules(self, path: str = "") -> Iterator[tuple[str, "Module"]]:

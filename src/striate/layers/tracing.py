@@ -53,21 +53,15 @@ class Executables:
         self._signature: object = None
         self._kept: OrderedDict[object, Executable] = OrderedDict()
 
-    def get(
-        self,
-        key: object,
-        signature: object,
-        draw: Callable[[], Graph],
-        threads: int | None,
-    ) -> "Executable":
-        """The program for `key`, made from `draw()` where there is none of this `signature`."""
+    def get(self, key: object, signature: object, make: Callable[[], "Executable"]) -> "Executable":
+        """The program for `key`, which `make` makes where there is none of this `signature`."""
         with self._lock:
             if signature != self._signature:
                 self._kept.clear()
                 self._signature = signature
             known = self._kept.get(key)
             if known is None:
-                known = _compiled(draw(), threads)
+                known = make()
                 self._kept[key] = known
                 if len(self._kept) > KEPT:
                     self._kept.popitem(last=False)
@@ -75,9 +69,9 @@ class Executables:
             return known
 
 
-def _compiled(graph: Graph, threads: int | None) -> "Executable":
+def compiled(graph: Graph, threads: int | None, algorithm: str) -> "Executable":
     """The graph as machine code for this machine."""
     from striate.compiler import compile_graph
     from striate.runtime import Executable
 
-    return Executable(compile_graph(graph), threads)
+    return Executable(compile_graph(graph, algorithm=algorithm), threads)
