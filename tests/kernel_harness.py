@@ -138,10 +138,13 @@ def run(
     result = Buffer(task.layouts[-1][1], np.full(stated.shape, 12345.678, np.float32))
     buffers.append(result)
     pointers = (ctypes.c_void_p * len(buffers))(*[buffer.address for buffer in buffers])
-    scratch = np.zeros(emission.scratch_bytes + 64, np.uint8)
-    aligned = int(scratch.ctypes.data) + -int(scratch.ctypes.data) % 64
+    scratch = np.full(emission.scratch_bytes + 64 + _ZONE, _GUARD, np.uint8)
+    start = -int(scratch.ctypes.data) % 64
+    aligned = int(scratch.ctypes.data) + start
     for chunk in reversed(range(emission.chunks)):
         loaded.call(ctypes.addressof(pointers), chunk, aligned)
+    beyond = scratch[start + emission.scratch_bytes :]
+    assert (beyond == _GUARD).all(), "memory behind the scratch memory was written"
     for number, (buffer, (name, _)) in enumerate(zip(buffers, task.layouts, strict=True)):
         kept = np.array_equal(buffer.memory, buffer.before)
         if number == len(buffers) - 1:

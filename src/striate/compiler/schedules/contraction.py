@@ -66,7 +66,7 @@ def _roles(statement: Statement, reduction: Reduce, weight: Read, data: Read) ->
     rows = [affine.index for affine in outer]
     if not last.terms or last.divisor != 1 or last.offset or None in rows:
         return None
-    if any(affine.divisor != 1 for read in (weight, data) for affine in read.access):
+    if any(affine.divisor != 1 for affine in weight.access):
         return None
     in_data = {index for affine in data.access for index, _ in affine.terms}
     in_weight = {index for affine in weight.access for index, _ in affine.terms}

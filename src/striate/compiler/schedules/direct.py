@@ -68,6 +68,11 @@ def seconds(statement: Statement, target: Target) -> float | None:
     contraction = _match(statement)
     if contraction is None:
         return None
+    return product_seconds(statement, contraction, target)
+
+
+def product_seconds(statement: Statement, contraction: Contraction, target: Target) -> float:
+    """The time that the products take (s), or their weights to arrive."""
     extents = dict(statement.extents)
     features = extents[contraction.feature] if contraction.feature else 1
     lanes = math.ceil(features / target.lanes) * target.lanes
@@ -95,10 +100,10 @@ def _match(statement: Statement) -> Contraction | None:
 def emit(task: Task) -> Emission:
     contraction = _match(task.statement)
     assert contraction is not None
-    return _Direct(task, contraction).emission()
+    return Direct(task, contraction).emission()
 
 
-class _Direct:
+class Direct:
     """One emission; the fields are the decisions."""
 
     def __init__(self, task: Task, contraction: Contraction) -> None:
