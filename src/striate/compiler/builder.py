@@ -211,11 +211,10 @@ class Builder:
             v, f"llvm.{name}.v{self.target.lanes}f32", f"{v} {a}", f"{v} {b}", f"{v} {c}"
         )
 
-    def prefetch(self, pointer: Value) -> None:
-        """Ask for a cache line that will be read."""
-        self.effect(
-            self._call("void", "llvm.prefetch.p0", (f"ptr {pointer}", "i32 0", "i32 3", "i32 1"))
-        )
+    def prefetch(self, pointer: Value, *, write: bool = False) -> None:
+        """Ask for a cache line that will be read, or written."""
+        arguments = (f"ptr {pointer}", f"i32 {int(write)}", "i32 3", "i32 1")
+        self.effect(self._call("void", "llvm.prefetch.p0", arguments))
 
     def _mask(self, lanes: int) -> str:
         bits = ", ".join(f"i1 {int(lane < lanes)}" for lane in range(self.target.lanes))

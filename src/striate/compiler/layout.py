@@ -7,6 +7,9 @@ from striate.notation.ir import Shape
 # Margin of zeros around the rows and columns of an image: (top, bottom, left, right) in pixels.
 Halo = tuple[int, int, int, int]
 NO_HALO: Halo = (0, 0, 0, 0)
+CACHE_LINE = 64
+# Pixels this many bytes apart share two sets of a 32 KiB cache.
+CONFLICT = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +27,17 @@ class Layout:
 
     @staticmethod
     def padded(shape: Shape, halo: Halo) -> "Layout":
-        """Row-major with `halo` around every image of `[b, x, y, i]`."""
-        if halo == NO_HALO:
+        """Row-major with `halo` around every image of `[b, x, y, i]`.
+
+        Pixels that lie a large power of two apart would fall on the same few sets of the caches:
+        they are moved apart by a cache line.
+        """
+        if len(shape) != 4:
             return Layout.dense(shape)
         batch, rows, columns, features = shape
         top, bottom, left, right = halo
-        outer = (batch, rows + top + bottom, columns + left + right, features)
+        pitch = features if 4 * features % CONFLICT else features + CACHE_LINE // 4
+        outer = (batch, rows + top + bottom, columns + left + right, pitch)
         return Layout(shape, _row_major(outer), halo)
 
     @property

@@ -12,8 +12,8 @@ to end at the border, so that there is one kernel and no remainder loop.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.layout import Halo
@@ -273,9 +273,38 @@ class Direct:
         if self.contraction.group:
             offset = b.add(offset, b.multiply(group, self.task.step(data, self.contraction.group)))
         pixels = b.at(self.pointers[data.tensor], offset)
+        origins = {read: self._origin(read, group, block, start) for read in self.tensors[1:]}
+        self._prefetch(origins)
         zeros = [b.zero()] * (self.tile.pixels * self.tile.vectors)
         sums = self._reduce(runs, pixels, weights, zeros)[1]
-        self._finish(sums, group, block, start)
+        self._finish(sums, block, origins)
+
+    def _origin(
+        self, read: Read, group: Offset, block: Offset, start: dict[Axis, Offset]
+    ) -> Offset:
+        """The byte offset of `read` at the tile's first pixel and feature."""
+        b, offset = self.builder, self._position(read, start)
+        if read.access[-1] != self.task.output.access[-1]:
+            return offset
+        offset = b.add(offset, b.multiply(block, self.width * 4))
+        return b.add(offset, b.multiply(group, self.features * 4))
+
+    def _prefetch(self, origins: dict[Read, Offset]) -> None:
+        """Ask for what the epilogue will read and write, which no hardware foresees.
+
+        The tile's pixels lie apart, and the products between one epilogue and the next take longer
+        than the processor looks ahead.
+        """
+        b = self.builder
+        for read, origin in origins.items():
+            if not self._step(read, self.axes[-1]):
+                continue
+            for row in range(self.tile.rows):
+                for column in range(self.tile.columns):
+                    for line in range(0, self.width * 4, CACHE_LINE):
+                        place = b.add(origin, self._pixel(read, row, column) + line)
+                        pointer = self.pointers[read.tensor]
+                        b.prefetch(b.at(pointer, place), write=read == self.task.output)
 
     def _reduce(
         self, runs: list[Axis], pixels: Value, weights: Value, sums: list[Value]
@@ -320,68 +349,45 @@ class Direct:
                 result += [b.fma(value, w, s) for w, s in zip(vectors, old, strict=True)]
         return result
 
-    def _finish(
-        self, sums: list[Value], group: Offset, block: Offset, start: dict[Axis, Offset]
-    ) -> None:
+    def _finish(self, sums: list[Value], block: Offset, origins: dict[Read, Offset]) -> None:
         """Apply the epilogue and store; the last block of features may be partial."""
         b = self.builder
         partial = self.features % self.width
         if not partial:
-            self._store(sums, group, block, start, self.width)
+            self._store(sums, origins, self.width)
         elif self.blocks == 1:
-            self._store(sums, group, block, start, partial)
+            self._store(sums, origins, partial)
         else:
             is_last = b.emit(f"icmp eq i64 {block}, {self.blocks - 1}")
             inverse = b.emit(f"xor i1 {is_last}, true")
             with b.when(inverse):
-                self._store(sums, group, block, start, self.width)
+                self._store(sums, origins, self.width)
             with b.when(is_last):
-                self._store(sums, group, block, start, partial)
+                self._store(sums, origins, partial)
 
-    def _store(
-        self,
-        sums: list[Value],
-        group: Offset,
-        block: Offset,
-        start: dict[Axis, Offset],
-        features: int,
-    ) -> None:
+    def _store(self, sums: list[Value], origins: dict[Read, Offset], features: int) -> None:
         b, task, lanes = self.builder, self.task, self.target.lanes
-        feature_axis = task.output.access[-1]
-        origin: dict[Read, Offset] = {}
+        tile = self.tile
+        places = product(range(tile.rows), range(tile.columns), range(tile.vectors))
+        for total, (row, column, vector) in zip(sums, places, strict=True):
+            rest = features - vector * lanes
+            if rest <= 0:
+                continue
+            bound = rest if rest < lanes else None
 
-        def place(read: Read) -> Callable[[int, int, int], Offset]:
-            if read not in origin:
-                offset = self._position(read, start)
-                if read.access[-1] == feature_axis:
-                    offset = b.add(offset, b.multiply(block, self.width * 4))
-                    offset = b.add(offset, b.multiply(group, self.features * 4))
-                origin[read] = offset
-            step = lanes * 4 if read.access[-1] == feature_axis else 0
-            return lambda row, column, vector: b.add(
-                origin[read], self._pixel(read, row, column) + vector * step
-            )
+            def address(
+                read: Read, r: int = row, c: int = column, v: int = vector
+            ) -> tuple[Value, Offset]:
+                pointer = self.pointers[read.tensor]
+                if not read.access:
+                    return pointer, task.base(read)
+                along = lanes * 4 if read.access[-1] == task.output.access[-1] else 0
+                return pointer, b.add(origins[read], self._pixel(read, r, c) + v * along)
 
-        values = iter(sums)
-        for row in range(self.tile.rows):
-            for column in range(self.tile.columns):
-                for vector in range(self.tile.vectors):
-                    total = next(values)
-                    rest = features - vector * lanes
-                    if rest <= 0:
-                        continue
-                    bound = rest if rest < lanes else None
-
-                    def address(
-                        read: Read, r: int = row, c: int = column, v: int = vector
-                    ) -> tuple[Value, Offset]:
-                        pointer = self.pointers[read.tensor]
-                        return pointer, place(read)(r, c, v) if read.access else task.base(read)
-
-                    reduced: dict[Reduce, Value] = {self.contraction.reduction: total}
-                    result = emit_epilogue(b, task, reduced, address, bound)
-                    pointer, offset = address(task.output)
-                    b.store(result, b.at(pointer, offset), bound)
+            reduced: dict[Reduce, Value] = {self.contraction.reduction: total}
+            result = emit_epilogue(b, task, reduced, address, bound)
+            pointer, offset = address(task.output)
+            b.store(result, b.at(pointer, offset), bound)
 
     def _packing(self) -> Statement:
         """`packed[group, block, taps..., channel, lane] = weight`, as the tiles read it."""
@@ -393,8 +399,10 @@ class Direct:
         names = fresh(("block", "lane"), set(self.extents))
         block, lane = names["block"], names["lane"]
         inside = ((block, self.width), (lane, 1))
-        split = Affine((*[t for t in weight.access[-1].terms if t[0] != feature], *inside))
+        split = Affine(
+            (*[t for t in self.task.output.access[-1].terms if t[0] != feature], *inside)
+        )
         sizes = {**self.extents, block: self.blocks, lane: self.width}
-        source = Read(weight.tensor, (*weight.access[:-1], split))
+        source = contraction.weight_at(split)
         ordered = {index: sizes[index] for index in (*outer, block, *order, lane)}
         return packing(self.task.statement, weight, source, ordered)
