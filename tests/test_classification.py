@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from striate.classification import (
     preset_of,
     softmax,
 )
+from striate.images import Preset
 
 Array = NDArray[np.float32]
 LABELS = tuple(Label(name, f"n{k}") for k, name in enumerate("abcd"))
@@ -176,10 +178,53 @@ def test_a_network_without_scores_of_classes_is_refused() -> None:
         st.classify(st.layers.ReLU(), picture())
 
 
-def test_presets_follow_the_family() -> None:
-    assert preset_of(st.models.create("inception_v3")).crop == 299
-    assert preset_of(st.models.create("efficientnet_lite0")).interpolation == "bicubic"
-    assert preset_of(st.models.create("resnet18")).resize == 256
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [
+        ("resnet18", Preset()),
+        ("mnasnet1_3", Preset(resize=232)),
+        ("inception_v3", Preset(resize=342, crop=299)),
+        ("alexnet_2012", Preset(crop=227)),
+        (
+            "efficientnet_lite0",
+            Preset(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic"),
+        ),
+    ],
+)
+def test_a_network_knows_its_preset(name: str, preset: Preset) -> None:
+    assert preset_of(st.models.create(name)) == preset
+
+
+def test_the_preset_is_that_of_the_file(tmp_path: Path) -> None:
+    """Of the same network and the same numbers, and known by the name of the file alone."""
+    state = st.models.create("mobilenet_v2").state_dict()
+    for file, resize in (
+        ("mobilenet_v2-b0353104.safetensors", 256),
+        ("mobilenet_v2-7ebf99e0.safetensors", 232),
+        ("mine.safetensors", 256),
+    ):
+        st.weights.write_safetensors(tmp_path / file, state)
+        assert preset_of(st.models.create("mobilenet_v2", tmp_path / file)).resize == resize
+
+
+class Echo(st.Module):
+    """A network whose scores are an image's size and its first three numbers."""
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, ...]] = []
+
+    def __call__(self, input: Array, **_: object) -> Array:  # type: ignore[override]
+        self.sizes.append(input.shape)
+        return input.reshape(len(input), -1)[:, :4]
+
+
+def test_classify_prepares_images_as_the_network_or_the_caller_says() -> None:
+    network = Echo()
+    st.classify(network, picture())
+    network.preset = st.models.find("alexnet_2012").preset
+    st.classify(network, picture())
+    st.classify(network, picture(), preset=Preset(40, 32))
+    assert network.sizes == [(1, 224, 224, 3), (1, 227, 227, 3), (1, 32, 32, 3)]
 
 
 def test_names_of_images() -> None:

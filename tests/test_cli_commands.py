@@ -168,6 +168,13 @@ def test_classify_with_a_weight_file_of_ones_own(tmp_path: Path) -> None:
     assert sum(guess["probability"] for guess in top) == pytest.approx(1)
 
 
+def test_the_default_network_is_the_registrys() -> None:
+    from striate.cli.classify import DEFAULT_MODEL
+    from striate.models.registry import DEFAULT
+
+    assert DEFAULT_MODEL == DEFAULT
+
+
 def test_models_lists_them_all() -> None:
     entries = lines(striate("models", "--json"))
     by_name = {str(entry["name"]): entry for entry in entries}

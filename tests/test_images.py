@@ -276,9 +276,12 @@ def test_a_preset_belongs_to_the_weights():
     assert preset_for("resnet50", "mine.safetensors") == Preset()
     assert preset_for("inception_v3") == Preset(resize=342, crop=299)
     assert preset_for("mnasnet1_3").resize == 232
+    assert preset_for("alexnet_2012") == Preset(crop=227)
     assert preset_for("resnet50", crop=448) == Preset(resize=512, crop=448)
     lite = preset_for("efficientnet_lite0")
     assert (lite.mean, lite.std, lite.interpolation) == ((0.5,) * 3, (0.5,) * 3, "bicubic")
+    with pytest.raises(ValueError, match="there is no network 'resnet51'"):
+        preset_for("resnet51")
 
 
 def test_normalizing_takes_about_a_millisecond():

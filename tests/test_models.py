@@ -281,12 +281,23 @@ def test_hostile_arguments():
         models.create("vgg11").trace((1, 224, 224, 1), abstract=True)
 
 
-def test_presets_agree_with_the_images_folder():
-    from striate.images import preset_for
+def test_presets_of_all_published_files_are_torchvisions():
+    """The resize of torchvision's files; every hash that has a preset is that of a file."""
+    from striate.weights.catalogue import PACKAGED, PUBLISHED, hash_prefix
+    from striate.weights.presets import _OTHERS, preset_of_file
 
-    for name in models.names():
-        ours, theirs = models.find(name).preset, preset_for(name)
-        if name == "alexnet_2012":
-            continue
-        for field in ("resize", "crop", "mean", "std", "interpolation"):
-            assert getattr(ours, field) == getattr(theirs, field), (name, field)
+    later = {"resnext101_64x4d", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0"}
+    later |= {"mnasnet0_75", "mnasnet1_3"}
+    for name, files in PUBLISHED.items():
+        first, *second = (preset_of_file(file).resize for file in files)
+        expected = 342 if name == "inception_v3" else 232 if name in later else 256
+        assert (first, second) == (expected, [232] * (len(files) - 1)), name
+    files = [file for group in PUBLISHED.values() for file in group]
+    files += [entry[2] for entry in PACKAGED.values()]
+    assert _OTHERS.keys() <= {hash_prefix(file) for file in files}
+
+
+def test_input_sizes_are_the_presets():
+    sizes = {name: models.find(name).input for name in models.names()}
+    others = {name: size for name, size in sizes.items() if size != (224, 224)}
+    assert others == {"alexnet_2012": (227, 227), "inception_v3": (299, 299)}

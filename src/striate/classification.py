@@ -176,14 +176,14 @@ def classify(
     """What each of `images` shows: its `top` most probable classes, the most probable first.
 
     `model` is a network, or the name of one that is given its ImageNet weights. An image is a path,
-    bytes, an open file or a Pillow image; one alone may stand without a list. `preset` is what the
-    network was trained on; by default what `model`'s published weights were. Raises ImageError for
-    the first image that cannot be read, ValueError.
+    bytes, an open file or a Pillow image; one alone may stand without a list. `preset` is how the
+    network's training prepared images; by default what `models.create` has written on it, else
+    torchvision's usual one. Raises ImageError for the first image that cannot be read, ValueError.
     """
     if isinstance(model, str):
-        network = classifier(model, threads=threads)
+        network = classifier(model, preset=preset, threads=threads)
     else:
-        network = of_module(model, preset or preset_of(model), threads)
+        network = of_module(model, preset, threads)
     several = list(images) if isinstance(images, list | tuple) else [images]
     results: list[Classification] = []
     for result in network.each([(name_of(image), image) for image in several], top, batch):
@@ -193,18 +193,26 @@ def classify(
     return results
 
 
-def classifier(model: str, weights: str = "imagenet", *, threads: int | None = None) -> Classifier:
+def classifier(
+    model: str,
+    weights: str = "imagenet",
+    *,
+    preset: "Preset | None" = None,
+    threads: int | None = None,
+) -> Classifier:
     """The network `model` with trained `weights` ("imagenet" or a path) and their preset."""
-    from striate.images import preset_for
     from striate.models import create
 
-    preset = preset_for(model, None if weights == "imagenet" else weights)
     return of_module(create(model, weights=weights), preset, threads)
 
 
-def of_module(module: "Module", preset: "Preset", threads: int | None = None) -> Classifier:
-    """A network, the preset it was trained on, and ImageNet's names, as a classifier."""
+def of_module(
+    module: "Module", preset: "Preset | None" = None, threads: int | None = None
+) -> Classifier:
+    """A network, the preset of its weights (by default its own), and ImageNet's names."""
     from striate.images import class_names, load
+
+    prepared = preset or preset_of(module)
 
     def network(batch: Array) -> Array:
         scores = module(batch, threads=threads)
@@ -213,21 +221,19 @@ def of_module(module: "Module", preset: "Preset", threads: int | None = None) ->
         return scores
 
     def prepare(image: object) -> Array:
-        return preset(load(cast("Source", image)))
+        return prepared(load(cast("Source", image)))
 
     labels = [Label(known.name, known.synset) for known in class_names()]
     return Classifier(network, prepare, labels)
 
 
 def preset_of(module: "Module") -> "Preset":
-    """The preset of the published weights for networks like `module`."""
-    from striate.images import Preset, preset_for
-    from striate.models import REGISTRY
+    """The preset of the weights of `module`; torchvision's usual one where it has none."""
+    from striate.images import Preset
+    from striate.weights.presets import PresetData
 
-    for entry in REGISTRY.values():
-        if type(module) is getattr(entry.build, "func", entry.build):
-            return preset_for(entry.name)
-    return Preset()
+    known = getattr(module, "preset", None)
+    return Preset.of(known) if isinstance(known, PresetData) else Preset()
 
 
 def name_of(image: object) -> str:

@@ -1,35 +1,32 @@
 """From a photo to the numbers a network was trained on: resize, crop, normalise.
 
-The bits are those of torchvision's `ImageClassification` preset on Pillow images. A preset belongs
-to the weights, not to the network: the second edition of torchvision's weights resizes to 232.
+The bits are those of torchvision's `ImageClassification` preset on Pillow images. Which preset
+belongs to which weights is said in `weights/presets.py`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+from striate.weights.presets import PresetData
 
-Colour = tuple[float, float, float]
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True, slots=True)
-class Preset:
+class Preset(PresetData):
     """The short side is resized to `resize` pixels, the middle `crop` x `crop` of it is cut out.
 
     Then values 0..255 become `(value / 255 - mean) / std`, for each of red, green and blue.
     """
 
-    resize: int = 256
-    crop: int = 224
-    mean: Colour = (0.485, 0.456, 0.406)
-    std: Colour = (0.229, 0.224, 0.225)
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    @classmethod
+    def of(cls, data: PresetData) -> "Preset":
+        """What `data` says, to be applied to images."""
+        return cls(data.resize, data.crop, data.mean, data.std, data.interpolation)
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """The image (mode RGB) as float32[x, y, i]; x counts rows."""
@@ -67,49 +64,18 @@ def _first(size: int, crop: int) -> int:
     return -((crop - size) // 2) if size < crop else round((size - crop) / 2)
 
 
-_STANDARD = Preset()
-_SECOND_EDITION = Preset(resize=232)
-
-# By the network's name.
-_OF_NETWORK: Mapping[str, Preset] = {
-    "inception_v3": Preset(resize=342, crop=299),
-    "alexnet_2012": Preset(crop=227),
-    "efficientnet_lite0": Preset(mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic"),
-    "resnext101_64x4d": _SECOND_EDITION,
-    "shufflenet_v2_x1_5": _SECOND_EDITION,
-    "shufflenet_v2_x2_0": _SECOND_EDITION,
-    "mnasnet0_75": _SECOND_EDITION,
-    "mnasnet1_3": _SECOND_EDITION,
-}
-
-# By the hash in a published file's name: torchvision's second edition, where there are two.
-_OF_FILE: Mapping[str, Preset] = dict.fromkeys(
-    (
-        "11ad3fa6",  # resnet50
-        "cd907fc2",  # resnet101
-        "f82ba261",  # resnet152
-        "1a0047aa",  # resnext50_32x4d
-        "110c445d",  # resnext101_32x8d
-        "9ba9bcbe",  # wide_resnet50_2
-        "d733dc28",  # wide_resnet101_2
-        "7ebf99e0",  # mobilenet_v2
-    ),
-    _SECOND_EDITION,
-)
-
-
 def preset_for(
     network: str, weights: str | PurePath | None = None, crop: int | None = None
 ) -> Preset:
     """The preset of `network` with the file `weights`; `crop` is another input size in pixels.
 
     A file of one's own has the preset of the network's first published weights. With another
-    `crop` the short side grows in proportion.
+    `crop` the short side grows in proportion. Raises ValueError for an unknown network.
     """
-    from striate.weights.catalogue import hash_prefix
+    from striate.models import find
 
-    known = _OF_FILE.get(hash_prefix(PurePath(weights).name)) if weights is not None else None
-    preset = known or _OF_NETWORK.get(network, _STANDARD)
+    entry = find(network)
+    preset = Preset.of(entry.preset if weights is None else entry.preset_of(weights))
     if crop is None or crop == preset.crop:
         return preset
     return replace(preset, crop=crop, resize=round(crop * preset.resize / preset.crop))

@@ -2,14 +2,13 @@
 
 from striate.models.blocks import Classifier
 from striate.models.create import NewHeadWarning, create
-from striate.models.registry import REGISTRY, Entry, PresetData, find, names
+from striate.models.registry import REGISTRY, Entry, find, names
 
 __all__ = [
     "REGISTRY",
     "Classifier",
     "Entry",
     "NewHeadWarning",
-    "PresetData",
     "create",
     "find",
     "names",

@@ -15,6 +15,7 @@ from striate.layers import (
 )
 from striate.layers.arguments import Pair
 from striate.network.graph import Node
+from striate.weights.presets import STANDARD
 
 
 class Classifier(Module):
@@ -26,6 +27,8 @@ class Classifier(Module):
     name = ""
     # On where the weights were trained on images scaled in another way than the preset's.
     transform_input = False
+    # How photos were prepared for the training of its weights; `create` knows.
+    preset = STANDARD
 
 
 class BasicConv2d(Module):

@@ -28,8 +28,9 @@ def create(
 
     `classes` is by default the number the file has, else 1000; another number than the file's
     keeps the body and makes a new head, with a NewHeadWarning. `options` go to the network
-    (`transform_input`, `version`). The same name always gets the same random weights. Raises
-    ValueError, StateDictError, and whatever reading the file raises.
+    (`transform_input`, `version`). The same name always gets the same random weights. The network's
+    `preset` is that of a published file, else that of the first one published for the network.
+    Raises ValueError, StateDictError, and whatever reading the file raises.
     """
     entry = registry.find(name)
     wanted = None if classes is None else integer(classes, "classes", 1)
@@ -52,6 +53,7 @@ def create(
             stacklevel=2,
         )
     network.load_state_dict(state)
+    network.preset = entry.preset_of(path)
     return network
 
 
@@ -92,7 +94,7 @@ def _with_new_head(network: Classifier, state: Mapping[str, AnyArray]) -> dict[s
 def _new(entry: registry.Entry, classes: int | None, options: Mapping[str, object]) -> Classifier:
     """The network with random values that depend on the names of its arrays alone."""
     network = entry.build(classes=classes, **options)
-    network.name = entry.name
+    network.name, network.preset = entry.name, entry.preset
     for name, initial in network.initials():
         initial.seed = crc32(name.encode())
     return network

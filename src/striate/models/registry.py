@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePath
 
 from striate.models import densenet, resnet
 from striate.models.alexnet import alexnet, alexnet_2012
@@ -18,24 +19,11 @@ from striate.models.resnet import ResNet
 from striate.models.shufflenet import ShuffleNetV2
 from striate.models.squeezenet import SqueezeNet
 from striate.models.vgg import VGG
-
-Numbers = tuple[float, float, float]
+from striate.weights.catalogue import PACKAGED, PUBLISHED
+from striate.weights.presets import STANDARD, PresetData, preset_of_file
 
 # The network that is used where nobody names one.
 DEFAULT = "efficientnet_lite0"
-
-
-@dataclass(frozen=True, slots=True)
-class PresetData:
-    """How photos become the input: the short side resized, the centre cropped (pixels), then
-    (value - mean) / std for values from 0 to 1.
-    """
-
-    resize: int = 256
-    crop: int = 224
-    interpolation: str = "bilinear"
-    mean: Numbers = (0.485, 0.456, 0.406)
-    std: Numbers = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +31,8 @@ class Entry:
     """A network: `build(classes=...)` makes it.
 
     `parameters` and `multiply_adds` (convolutions and linear layers, one image of `input` rows
-    and columns) are for 1000 classes; `preset` belongs to the first ImageNet weights published.
+    and columns) are for 1000 classes; `preset` belongs to the first ImageNet weights published, or
+    is what the paper says where none are.
     """
 
     name: str
@@ -51,23 +40,28 @@ class Entry:
     build: Callable[..., Classifier]
     parameters: int
     multiply_adds: int
-    preset: PresetData = PresetData()
-    input: tuple[int, int] = (224, 224)
+    preset: PresetData
+
+    @property
+    def input(self) -> tuple[int, int]:
+        """The rows and columns of the images that the network is trained on (pixels)."""
+        return self.preset.crop, self.preset.crop
 
     @property
     def file(self) -> str | None:
         """The name of the ImageNet weights' file at torchvision or in a package, None without."""
-        from striate.weights.catalogue import PACKAGED, PUBLISHED
+        return _first_file(self.name)
 
-        if self.name in PACKAGED:
-            return PACKAGED[self.name][2].rpartition("/")[2]
-        return PUBLISHED[self.name][0] if self.name in PUBLISHED else None
+    def preset_of(self, weights: str | PurePath) -> PresetData:
+        """The preset of a file of weights: of a published one its own, else the network's."""
+        return preset_of_file(weights, self.preset)
 
 
-_TORCHVISION = PresetData()
-_TORCHVISION_NEW = PresetData(resize=232)
-_INCEPTION = PresetData(resize=342, crop=299)
-_HALVES = PresetData(interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+def _first_file(name: str) -> str | None:
+    if name in PACKAGED:
+        return PACKAGED[name][2].rpartition("/")[2]
+    return PUBLISHED[name][0] if name in PUBLISHED else None
+
 
 # Name (or width), parameters, multiply-adds.
 _RESNETS = (
@@ -110,16 +104,6 @@ _MNASNETS = (
     (1.0, 4383312, 314415872),
     (1.3, 6282256, 526362432),
 )
-# Trained by torchvision's later recipe, which resizes to 232.
-_NEW_RECIPE = frozenset(
-    {
-        "resnext101_64x4d",
-        "shufflenet_v2_x1_5",
-        "shufflenet_v2_x2_0",
-        "mnasnet0_75",
-        "mnasnet1_3",
-    }
-)
 
 
 def _entries() -> Iterator[Entry]:
@@ -129,20 +113,15 @@ def _entries() -> Iterator[Entry]:
         build: Callable[..., Classifier],
         parameters: int,
         multiply_adds: int,
+        unpublished: PresetData = STANDARD,
     ) -> Entry:
-        preset = _TORCHVISION_NEW if name in _NEW_RECIPE else _TORCHVISION
+        file = _first_file(name)
+        preset = preset_of_file(file) if file else unpublished
         return Entry(name, family, build, parameters, multiply_adds, preset)
 
     yield entry("alexnet", "AlexNet", alexnet, 61100840, 714188480)
-    yield Entry(
-        "alexnet_2012",
-        "AlexNet",
-        alexnet_2012,
-        62378344,
-        1135256096,
-        PresetData(crop=227),
-        (227, 227),
-    )
+    lecture = PresetData(crop=227)
+    yield entry("alexnet_2012", "AlexNet", alexnet_2012, 62378344, 1135256096, lecture)
     for name, parameters, adds in _VGGS:
         vgg = partial(VGG, int(name[3:5]), name.endswith("_bn"))
         yield entry(name, "VGG", vgg, parameters, adds)
@@ -158,15 +137,7 @@ def _entries() -> Iterator[Entry]:
     for name, parameters, adds in _DENSENETS:
         dense = partial(DenseNet, densenet.VARIANTS[name])
         yield entry(name, "DenseNet", dense, parameters, adds)
-    yield Entry(
-        "inception_v3",
-        "Inception",
-        Inception3,
-        27161264,
-        5713216096,
-        _INCEPTION,
-        (299, 299),
-    )
+    yield entry("inception_v3", "Inception", Inception3, 27161264, 5713216096)
     yield entry("googlenet", "GoogLeNet", GoogLeNet, 13004888, 1498376192)
     yield entry("googlenet_2014", "GoogLeNet", googlenet_2014, 13378280, 1582671872)
     for width, parameters, adds in _SHUFFLENETS:
@@ -176,14 +147,7 @@ def _entries() -> Iterator[Entry]:
     for scale, parameters, adds in _MNASNETS:
         name = f"mnasnet{scale}".replace(".", "_")
         yield entry(name, "MNASNet", partial(MNASNet, scale), parameters, adds)
-    yield Entry(
-        "efficientnet_lite0",
-        "EfficientNet",
-        EfficientNetLite,
-        4652008,
-        385187552,
-        _HALVES,
-    )
+    yield entry("efficientnet_lite0", "EfficientNet", EfficientNetLite, 4652008, 385187552)
 
 
 REGISTRY: Mapping[str, Entry] = {entry.name: entry for entry in _entries()}
