@@ -205,6 +205,24 @@ def test_parameter_as_data() -> None:
     check(graph_of(st.max_pool2d(known, 3, 1, 1), w.convolve(known, 2, 1)))
 
 
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("W[u,v,i,j]", (3, 3, 8, 20)),
+        ("W[2-u,v+1,i,j]", (3, 5, 8, 20)),
+        ("W[j,i,u,v]", (20, 8, 3, 3)),
+        ("W[1,2*u,v,i,j]", (2, 7, 3, 8, 20)),
+    ],
+)
+def test_weights_of_any_order_are_packed(text: str, shape: tuple[int, ...], known: bool) -> None:
+    x, array = images(), Weights().array(*shape)
+    weight: Node = Parameter("weight", array) if known else Input("weight", shape)
+    layer = st.equation(f"y[b,p,q,j] = sum[u,v,i]({text} * x[b,2*p+u-1,q+v-1,i])")
+    made = check(graph_of(layer(W=weight, x=x, sizes={"u": 3, "v": 3})))
+    assert "direct" in steps(made)
+
+
 def test_nothing_to_compute() -> None:
     statement = resolve(parse("y[()] = 3"), {})
     from striate.network.graph import Computed

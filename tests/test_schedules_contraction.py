@@ -201,6 +201,18 @@ UNUSUAL = [
     # The reduction in another order than the data's.
     ("y[b,p,q,j] = sum[i,v,u](W[u,v,i,j] * x[b,p+u-1,q+v-1,i])", SHAPES, {}),
     ("y[b,p,q,j] = sum[i,v,u](x[b,p+u-1,q+v-1,i] * W[u,v,i,j])", SHAPES, {}),
+    # The weights' features are not their last axis, some of their places are never read.
+    ("y[b,j] = sum[i](W[j,i] * x[b,i])", {"x": (3, 7), "W": (41, 7)}, {}),
+    (
+        "y[b,p,q,j] = sum[u,v,i](W[j,i,u,v] * x[b,p+u-1,q+v-1,i])",
+        {**SHAPES, "W": (37, 5, 3, 3)},
+        {},
+    ),
+    (
+        "y[b,p,q,5*g+j] = sum[u,i](W[i,2-u,5*g+j,1] * x[b,p+u-1,q,2*g+i])",
+        {"x": (2, 9, 8, 6), "W": (2, 4, 15, 3)},
+        {"g": 3, "j": 5, "u": 3},
+    ),
     # Rows in another order than in memory, and the weights' axes too.
     ("y[q,b,p,j] = sum[u,v,i](W[i,v,u,j] * x[b,p+u,q+v,i])", {**SHAPES, "W": (5, 3, 3, 37)}, {}),
     # Of the value reduced, all but the feature's index is a window.
@@ -233,6 +245,26 @@ def test_unusual_contraction(
     stated = statement(text, shapes, **sizes)
     assert direct.seconds(stated, Target.named(target)) is not None
     check(direct, stated, target)
+
+
+GROUPED = [
+    ("y[b,p,g] = sum[u](W[g,2-u,1] * x[b,p+u,g])", {"x": (2, 9, 37), "W": (37, 3, 2)}, {"u": 3}),
+    (
+        "y[b,p,4*g+j] = sum[u,i](W[i,4*g+j,u] * x[b,p+u,4*g+i])",
+        {"x": (2, 9, 20), "W": (4, 20, 3)},
+        {"g": 5, "j": 4},
+    ),
+]
+
+
+@pytest.mark.parametrize("target", [name for name in RUNNABLE if name != "generic"])
+@pytest.mark.parametrize(("text", "shapes", "sizes"), GROUPED, ids=[e[0] for e in GROUPED])
+def test_unusual_groups(
+    text: str, shapes: dict[str, tuple[int, ...]], sizes: dict[str, int], target: str
+) -> None:
+    stated = statement(text, shapes, **sizes)
+    assert grouped.seconds(stated, Target.named(target)) is not None
+    check(grouped, stated, target)
 
 
 REFUSED = [

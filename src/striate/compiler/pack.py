@@ -32,14 +32,15 @@ def pack(statement: Statement, array: Array, matrix: Matrix | None = None) -> Ar
         return packed
     extents = dict(statement.extents)
     reach = [
-        sum(c * (extents[i] - 1) for i, c in affine.terms) + affine.offset + 1
+        sum(max(c, 0) * (extents[i] - 1) for i, c in affine.terms) + affine.offset + 1
         for affine in source.access
     ]
     beyond = [max(n - size, 0) for n, size in zip(reach, array.shape, strict=True)]
     if any(beyond):
         array = np.pad(array, [(0, n) for n in beyond])
+    array = array[tuple(slice(affine.offset, None) for affine in source.access)]
     order = [affine.index for affine in statement.equation.output.access]
-    assert None not in order and all(a.offset == 0 for a in source.access)
+    assert None not in order
     strides = [
         sum(s * a.coefficient(i or "") for s, a in zip(array.strides, source.access, strict=True))
         for i in order

@@ -23,7 +23,8 @@ class Contraction:
 
     `rows` are output indices, outermost first. `feature` is the index that only the weights and
     the output share, None in a depthwise contraction; `group` one that data, weights and output
-    share along the features; `channel` the reduction index innermost in the data.
+    share along the features; `channel` the reduction index innermost in the data. The features are
+    the weights' axis `weight_axis`.
     """
 
     reduction: Reduce
@@ -34,6 +35,13 @@ class Contraction:
     feature: str | None
     taps: tuple[str, ...]
     channel: str | None
+    weight_axis: int
+
+    def weight_at(self, features: Affine) -> Read:
+        """The read of the weights, at other features."""
+        access = list(self.weight.access)
+        access[self.weight_axis] = features
+        return Read(self.weight.tensor, tuple(access))
 
 
 def match_contraction(statement: Statement) -> Contraction | None:
@@ -70,7 +78,7 @@ def _roles(statement: Statement, reduction: Reduce, weight: Read, data: Read) ->
         return None
     in_data = {index for affine in data.access for index, _ in affine.terms}
     in_weight = {index for affine in weight.access for index, _ in affine.terms}
-    if in_weight & set(rows) or not weight.access or weight.access[-1] != last:
+    if in_weight & set(rows) or weight.access.count(last) != 1:
         return None
     extents = dict(statement.extents)
     features = [index for index, _ in last.terms if index not in in_data]
@@ -89,7 +97,8 @@ def _roles(statement: Statement, reduction: Reduce, weight: Read, data: Read) ->
         return None
     group = groups[0] if groups else None
     named = tuple(index for index in rows if index is not None)
-    return Contraction(reduction, data, weight, named, group, feature, taps, channel)
+    axis = weight.access.index(last)
+    return Contraction(reduction, data, weight, named, group, feature, taps, channel, axis)
 
 
 def fits_layout(statement: Statement, contraction: Contraction) -> bool:

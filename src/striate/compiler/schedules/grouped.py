@@ -219,11 +219,12 @@ class _Grouped:
         inputs = {contraction.channel: lane}
 
         def read(last: Affine) -> Read:
-            outer = [
+            access = [
                 replace(a, terms=tuple((inputs.get(i, i), c) for i, c in a.terms))
-                for a in weight.access[:-1]
+                for a in weight.access
             ]
-            return Read(weight.tensor, (*outer, last))
+            access[contraction.weight_axis] = last
+            return Read(weight.tensor, tuple(access))
 
         source: Expression = read(turned)
         if n > 1:

@@ -113,6 +113,8 @@ def _match(statement: Statement, m: int) -> Window | None:
         Affine(((v, 1),)),
     ):
         return None
+    if contraction.weight_axis != len(contraction.weight.access) - 1:
+        return None
     if not fits_epilogue(statement) or not fits_layout(statement, contraction):
         return None
     grid = (math.ceil(extents[p] / m), math.ceil(extents[q] / m))
