@@ -3,112 +3,30 @@
     python benchmarks/layers.py resnet50                      # 1 image, 2 threads
     python benchmarks/layers.py vgg16 --threads 1 --sort
 
-A row is a phase of the compiled program: a kernel, or several that run side by side. "peak" is its
-share of the multiply-adds that the CPU was measured to do; "roofline" is the least time that its
-multiply-adds and its bytes allow (the longer of the two, at measured rates) over the time it took.
-Bytes that a cache still holds come faster than from memory, so small layers may exceed 100%.
+It is `striate bench --layers` with the golden weights, between two measurements of what the CPU can
+do. A row is a phase of the compiled program: a kernel, or several that run side by side. "of peak"
+is its share of the multiply-adds that the CPU was measured to do; "of roofline" is the least time
+that its multiply-adds and its bytes allow (the longer of the two, at measured rates) over the time
+it took. Bytes that a cache still holds come faster than from memory: small layers may exceed 100%.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from networks import BESIDE_THE_CHECKOUT, Collection, UnavailableError
 from race import write_whole
 from rich.console import Console
-from rich.table import Table
 
+from striate.cli.bench import print_layers
 from striate.compiler.choose import ALGORITHMS
-from striate.compiler.program import Program
-from striate.runtime.peak import fma_peak, memory_bandwidth
+from striate.runtime.roofline import Limits, Timed, timed_phases
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the CPU was measured to do at most: flop/s and bytes/s of all threads together."""
-
-    flops: float
-    bandwidth: float
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One phase: its labels and schedules, its time (s), and the work in it."""
-
-    label: str
-    schedule: str
-    seconds: float
-    multiply_adds: int
-    bytes_moved: int
-
-    @property
-    def flops(self) -> float:
-        """Operations per second; a multiply-add counts as two."""
-        return 2 * self.multiply_adds / self.seconds if self.seconds else 0.0
-
-    def roofline(self, limits: Limits) -> float:
-        """The least time that `limits` allow over the time taken."""
-        least = max(2 * self.multiply_adds / limits.flops, self.bytes_moved / limits.bandwidth)
-        return least / self.seconds if self.seconds else 0.0
-
-
-def rows(program: Program, seconds: Sequence[float]) -> list[Row]:
-    """A row for each phase of `program`, whose times (s) are `seconds`."""
-    found = []
-    for phase, taken in zip(program.phases, seconds, strict=True):
-        labels = list(dict.fromkeys(step.label for step in phase))
-        schedules = list(dict.fromkeys(program.kernels[step.kernel].schedule for step in phase))
-        work = sum(step.multiply_adds for step in phase)
-        moved = sum(step.bytes_moved for step in phase)
-        found.append(Row(" | ".join(labels), " | ".join(schedules), taken, work, moved))
-    return found
-
-
-def table(found: Sequence[Row], limits: Limits, title: str) -> Table:
-    """The rows, and their sum as the last one."""
-    shown = Table(title=title)
-    shown.add_column("layer", overflow="fold")
-    shown.add_column("schedule")
-    for heading in ("µs", "share", "GFLOP/s", "peak", "MB", "roofline"):
-        shown.add_column(heading, justify="right")
-    together = Row(
-        "all phases",
-        "",
-        sum(row.seconds for row in found),
-        sum(row.multiply_adds for row in found),
-        sum(row.bytes_moved for row in found),
-    )
-    # The least time of the whole is that of its phases one after another.
-    least = sum(row.roofline(limits) * row.seconds for row in found)
-    for row in (*found, together):
-        if row is together:
-            shown.add_section()
-            attained = least / row.seconds if row.seconds else 0.0
-        else:
-            attained = row.roofline(limits)
-        share = row.seconds / together.seconds if together.seconds else 0.0
-        shown.add_row(
-            row.label,
-            row.schedule,
-            f"{row.seconds * 1e6:.1f}",
-            f"{share:.1%}",
-            f"{row.flops / 1e9:.1f}" if row.multiply_adds else "",
-            f"{row.flops / limits.flops:.0%}" if row.multiply_adds else "",
-            f"{row.bytes_moved / 1e6:.2f}",
-            f"{attained:.0%}",
-        )
-    return shown
-
-
-def measured_limits(threads: int) -> Limits:
-    """The limits of `threads` threads, measured now."""
-    return Limits(fma_peak(threads, seconds=0.5) * 1e9, memory_bandwidth(threads))
-
-
-def measure(collection: Collection, args: argparse.Namespace) -> list[Row]:
+def measure(collection: Collection, args: argparse.Namespace) -> list[Timed]:
     """Compile `args.network` with the golden weights and time its phases."""
     from striate import models, weights
 
@@ -117,7 +35,7 @@ def measure(collection: Collection, args: argparse.Namespace) -> list[Row]:
     images = collection.images(args.network, args.batch).transpose(0, 2, 3, 1)
     executable = model.compile(tuple(images.shape), threads=args.threads, algorithm=args.algorithm)
     seconds = executable.profile(np.ascontiguousarray(images), repeat=args.repeat)
-    return rows(executable.program, seconds)
+    return timed_phases(executable.program, seconds)
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -147,19 +65,15 @@ def main(given: Sequence[str] | None = None) -> int:
     except UnavailableError as error:
         print(f"layers: {error}", file=sys.stderr)
         return 2
-    console = Console() if sys.stdout.isatty() else Console(width=120)
-    with console.status("measuring"):
-        before = measured_limits(args.threads)
+    with Console(stderr=True).status("measuring"):
+        limits = Limits.measured(args.threads, seconds=0.3)
         found = measure(collection, args)
-        after = measured_limits(args.threads)
-    # What else runs on the machine can only make a measurement too low.
-    limits = Limits(max(before.flops, after.flops), max(before.bandwidth, after.bandwidth))
+        limits = limits.or_more(Limits.measured(args.threads, seconds=0.3))
     if args.sort:
         found.sort(key=lambda row: -row.seconds)
     peak = f"peak {limits.flops / 1e9:.0f} GFLOP/s, {limits.bandwidth / 1e9:.0f} GB/s"
-    console.print(
-        table(found, limits, f"{args.network}, batch {args.batch}, {args.threads} threads; {peak}")
-    )
+    print(f"{args.network}, batch {args.batch}, {args.threads} threads; {peak}\n")
+    print_layers(found, limits)
     if args.json:
         write_whole(args.json, {"limits": asdict(limits), "rows": [asdict(row) for row in found]})
     return 0

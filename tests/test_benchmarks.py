@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from striate.cli.bench import print_layers
 from striate.compiler.program import Kernel, Program, Step
 from striate.compiler.target import Target
 from striate.runtime import peak
+from striate.runtime.roofline import Limits, attained, timed_phases
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import layers
@@ -165,23 +167,42 @@ def two_phase_program() -> Program:
     return Program((kernel, pool), ((first,), (left, right)), (), 0, (), ())
 
 
-def test_rows_hold_the_work_of_their_phase() -> None:
-    limits = layers.Limits(flops=1000.0, bandwidth=1000.0)
-    conv, both = layers.rows(two_phase_program(), (2.0, 8.0))
-    assert (conv.flops, conv.roofline(limits)) == (500.0, 0.5)
+def test_timed_phases_hold_their_work() -> None:
+    limits = Limits(flops=1000.0, bandwidth=1000.0)
+    conv, both = timed_phases(two_phase_program(), (2.0, 8.0))
+    assert (conv.flops, conv.least_seconds(limits)) == (500.0, 1.0)
     assert (both.label, both.schedule) == ("left | right", "direct | pooling")
     # 4000 bytes take 4 s, 200 multiply-adds 0.4 s: memory is the limit.
-    assert (both.flops, both.roofline(limits)) == (50.0, 0.5)
+    assert (both.flops, both.least_seconds(limits)) == (50.0, 4.0)
+    assert (attained([conv], limits), attained([conv, both], limits)) == (0.5, 0.5)
     with pytest.raises(ValueError, match="zip"):
-        layers.rows(two_phase_program(), (2.0,))
+        timed_phases(two_phase_program(), (2.0,))
 
 
-def test_the_table_of_layers_ends_with_the_whole() -> None:
-    found = layers.rows(two_phase_program(), (2.0, 6.0))
-    shown = layers.table(found, layers.Limits(1000.0, 1000.0), "a")
-    last = [list(column.cells)[-1] for column in shown.columns]
+def test_borders_are_named_where_they_are_alone() -> None:
+    program = two_phase_program()
+    border = Step("(border)", 1, 1, (), multiply_adds=0, bytes_moved=5)
+    copy = Step("", 0, 1, (), multiply_adds=0, bytes_moved=5)
+    program = replace(program, phases=((border, program.phases[0][0]), (border,), (copy,)))
+    first, second, third = timed_phases(program, (1.0, 1.0, 0.0))
+    assert (first.label, first.schedule, first.bytes_moved) == ("conv", "direct", 15)
+    assert (second.label, second.schedule) == ("(border)", "pooling")
+    assert (third.label, third.flops) == ("(copy)", 0.0)
+
+
+def test_the_better_limits_are_kept() -> None:
+    assert Limits(1.0, 4.0).or_more(Limits(2.0, 3.0)) == Limits(2.0, 4.0)
+
+
+def test_the_table_of_layers_ends_with_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    print_layers(timed_phases(two_phase_program(), (2.0, 6.0)), Limits(1000.0, 1000.0))
+    title, _, conv, both, last = capsys.readouterr().out.splitlines()
+    assert title.split()[0] == "layer"
     # 1400 operations in 8 s; at the limits the phases would take 1 s and 4 s.
-    assert last == ["all phases", "", "8000000.0", "100.0%", "0.0", "18%", "0.00", "62%"]
+    whole = ["all", "phases", "8.00", "s", "100.0%", "0.0", "18%", "0.00", "62%"]
+    assert last.split() == whole
+    assert conv.split() == ["conv", "direct", "2.00", "s", "25.0%", "0.0", "50%", "0.00", "50%"]
+    assert both.split()[-1] == "67%"
 
 
 def test_scripts_say_which_graph_is_missing(

@@ -296,7 +296,13 @@ def test_bench_measures() -> None:
     assert report["peak_share"] == pytest.approx(report["gflops"] / report["peak_gflops"])
     rows = report["layers"]
     assert isinstance(rows, list)
-    assert any(row["layer"] == "features.0" for row in rows)
+    first = next(row for row in rows if row["layer"].startswith("features.0"))
+    assert first["gflops"] == pytest.approx(2e-9 * first["multiply_adds"] / first["seconds"])
+    assert first["bytes_moved"] > 4 * 64 * 64 * 3
+    assert isinstance(report["bandwidth_gbs"], float)
+    flops, bandwidth = 1e9 * report["peak_gflops"], 1e9 * report["bandwidth_gbs"]
+    least = max(2 * first["multiply_adds"] / flops, first["bytes_moved"] / bandwidth)
+    assert first["roofline"] == pytest.approx(least / first["seconds"])
 
 
 def test_bench_for_people() -> None:

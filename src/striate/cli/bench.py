@@ -1,8 +1,10 @@
 """`striate bench`: how fast a network runs, beside what this CPU can do at most."""
 
+import math
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,43 +13,57 @@ from striate.cli.choices import Algorithm, AlgorithmOption
 from striate.cli.output import Column, count, duration, print_json, print_table, shape
 
 if TYPE_CHECKING:
-    from striate.layers import Module
     from striate.network.graph import Array
-    from striate.notation.ir import Shape
     from striate.runtime import Executable
+    from striate.runtime.roofline import Limits, Timed
 
 # Enough runs for a median that holds, in little enough time to wait for.
 _LEAST_RUNS, _MOST_RUNS, _SECONDS = 10, 1000, 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A phase of the program: layers that run side by side, the kernels' schedules, the time."""
-
-    layer: str
-    schedule: str
-    seconds: float
-    gflops: float
-    peak_share: float
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
-    """What was measured; `seconds` is the median of `runs`, `gflops` counts 2 a multiply-add."""
+    """What was measured: seconds of each of many runs, and the phases where they were asked for.
 
-    model: str
-    input: tuple[int, ...]
-    algorithm: str
-    threads: int
-    runs: int
-    seconds: float
-    least_seconds: float
-    multiply_adds: int
-    gflops: float
-    peak_gflops: float
-    peak_share: float
-    arena_bytes: int
-    layers: tuple[Row, ...]
+    The bandwidth in `limits` is infinite where phases were not asked for.
+    """
+
+    executable: "Executable"
+    runs: tuple[float, ...]
+    limits: "Limits"
+    phases: "tuple[Timed, ...]"
+
+    @property
+    def seconds(self) -> float:
+        """The median of the runs."""
+        return statistics.median(self.runs)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Those of one run."""
+        steps = (step for phase in self.executable.program.phases for step in phase)
+        return sum(step.multiply_adds for step in steps)
+
+    @property
+    def flops(self) -> float:
+        """Operations per second; a multiply-add counts as two."""
+        return 2 * self.multiply_adds / self.seconds
+
+    def record(self) -> dict[str, object]:
+        """The report for programs."""
+        return {
+            "threads": self.executable.threads,
+            "runs": len(self.runs),
+            "seconds": self.seconds,
+            "least_seconds": min(self.runs),
+            "multiply_adds": self.multiply_adds,
+            "gflops": self.flops / 1e9,
+            "peak_gflops": self.limits.flops / 1e9,
+            "peak_share": self.flops / self.limits.flops,
+            "bandwidth_gbs": self.limits.bandwidth / 1e9 if self.phases else None,
+            "arena_bytes": self.executable.arena_bytes,
+            "layers": [layer_record(phase, self.limits) for phase in self.phases],
+        }
 
 
 def bench(
@@ -72,58 +88,40 @@ def bench(
     from striate.cli.networks import network
 
     module, sizes = network(model, input, batch)
-    report = measure(model, module, sizes, threads, layers, algorithm)
+    report = measure(module.compile(sizes, threads=threads, algorithm=algorithm), layers)
     if json:
-        print_json(asdict(report))
+        head = {"model": model, "input": list(sizes), "algorithm": str(algorithm)}
+        print_json({**head, **report.record()})
         return
     if layers:
-        print_layers(report)
+        print_layers(report.phases, report.limits)
+        print()
+    threads, peak = report.executable.threads, report.limits.flops
     print(
-        f"{model} on {shape(sizes)}, {report.threads} thread{'s' * (report.threads > 1)}: "
-        f"{duration(report.seconds)} (median of {report.runs} runs, least "
-        f"{duration(report.least_seconds)})\n"
-        f"{count(report.multiply_adds)} multiply-adds, {report.gflops:.1f} GFLOP/s, "
-        f"{report.peak_share:.0%} of the measured peak of {report.peak_gflops:.1f} GFLOP/s\n"
-        f"{report.arena_bytes / 1e6:.1f} MB of memory for activations"
+        f"{model} on {shape(sizes)}, {threads} thread{'s' * (threads > 1)}: "
+        f"{duration(report.seconds)} (median of {len(report.runs)} runs, least "
+        f"{duration(min(report.runs))})\n"
+        f"{count(report.multiply_adds)} multiply-adds, {report.flops / 1e9:.1f} GFLOP/s, "
+        f"{report.flops / peak:.0%} of the measured peak of {peak / 1e9:.1f} GFLOP/s\n"
+        f"{report.executable.arena_bytes / 1e6:.1f} MB of memory for activations"
     )
 
 
-def measure(
-    model: str,
-    module: "Module",
-    sizes: "Shape",
-    threads: int | None,
-    layers: bool,
-    algorithm: str,
-) -> Report:
-    """Compile the network, run it again and again, and measure the peak."""
+def measure(executable: "Executable", layers: bool) -> Report:
+    """Run the network again and again, and measure what this CPU can do; time phases if asked."""
     import numpy as np
 
     from striate.runtime.peak import fma_peak
+    from striate.runtime.roofline import Limits, timed_phases
 
-    executable = module.compile(sizes, threads=threads, algorithm=algorithm)
+    _, sizes = executable.program.inputs[0]
     image = np.random.default_rng(0).standard_normal(sizes, np.float32)
-    times = run_times(executable, image)
-    peak = fma_peak(executable.threads)
-    program = executable.program
-    work = sum(step.multiply_adds for phase in program.phases for step in phase)
-    median = statistics.median(times)
-    speed = 2e-9 * work / median
-    return Report(
-        model,
-        tuple(sizes),
-        str(algorithm),
-        executable.threads,
-        len(times),
-        median,
-        min(times),
-        work,
-        speed,
-        peak,
-        speed / peak,
-        program.arena_bytes,
-        phase_rows(executable, image, peak) if layers else (),
-    )
+    times = tuple(run_times(executable, image))
+    if not layers:
+        limits = Limits(fma_peak(executable.threads) * 1e9, math.inf)
+        return Report(executable, times, limits, ())
+    phases = timed_phases(executable.program, executable.profile(image, repeat=30))
+    return Report(executable, times, Limits.measured(executable.threads), tuple(phases))
 
 
 def run_times(executable: "Executable", image: "Array") -> list[float]:
@@ -139,23 +137,26 @@ def run_times(executable: "Executable", image: "Array") -> list[float]:
     return times
 
 
-def phase_rows(executable: "Executable", image: "Array", peak: float) -> tuple[Row, ...]:
-    """The phases of the program in the order they run."""
-    program = executable.program
-    rows = []
-    for phase, seconds in zip(program.phases, executable.profile(image, repeat=30), strict=True):
-        # Borders and packing, in brackets, are named only where they have a phase to themselves.
-        steps = [step for step in phase if step.label and step.label[0] != "("] or phase
-        labels = dict.fromkeys(step.label or "(copy)" for step in steps)
-        schedules = dict.fromkeys(program.kernels[step.kernel].schedule for step in steps)
-        work = sum(step.multiply_adds for step in phase)
-        speed = 2e-9 * work / seconds if seconds > 0 else 0.0
-        rows.append(Row(" | ".join(labels), " | ".join(schedules), seconds, speed, speed / peak))
-    return tuple(rows)
+def layer_record(phase: "Timed", limits: "Limits") -> dict[str, object]:
+    """A phase for programs; `roofline` is the least time that the limits allow over its time."""
+    from striate.runtime.roofline import attained
+
+    return {
+        "layer": phase.label,
+        "schedule": phase.schedule,
+        "seconds": phase.seconds,
+        "multiply_adds": phase.multiply_adds,
+        "bytes_moved": phase.bytes_moved,
+        "gflops": phase.flops / 1e9,
+        "peak_share": phase.flops / limits.flops,
+        "roofline": attained([phase], limits),
+    }
 
 
-def print_layers(report: Report) -> None:
-    """The table of phases."""
+def print_layers(phases: "Sequence[Timed]", limits: "Limits") -> None:
+    """The table of phases; the last row is all of them."""
+    from striate.runtime.roofline import attained, together
+
     columns = [
         Column("layer", folds=True),
         Column("schedule"),
@@ -163,19 +164,22 @@ def print_layers(report: Report) -> None:
         Column("share", number=True),
         Column("GFLOP/s", number=True),
         Column("of peak", number=True),
+        Column("MB", number=True),
+        Column("of roofline", number=True),
     ]
-    total = sum(row.seconds for row in report.layers) or 1.0
-    print_table(
-        columns,
-        [
+    whole = together(phases)
+    cells = []
+    for row, parts in [*[(phase, [phase]) for phase in phases], (whole, list(phases))]:
+        cells.append(
             [
-                row.layer,
+                row.label,
                 row.schedule,
                 duration(row.seconds),
-                f"{row.seconds / total:.1%}",
-                f"{row.gflops:.1f}" if row.gflops else "",
-                f"{row.peak_share:.0%}" if row.gflops else "",
+                f"{row.seconds / (whole.seconds or 1.0):.1%}",
+                f"{row.flops / 1e9:.1f}" if row.flops else "",
+                f"{row.flops / limits.flops:.0%}" if row.flops else "",
+                f"{row.bytes_moved / 1e6:.2f}",
+                f"{attained(parts, limits):.0%}",
             ]
-            for row in report.layers
-        ],
-    )
+        )
+    print_table(columns, cells)

@@ -1,0 +1,80 @@
+"""How near the phases of a program come to what this CPU can do: time, work, and the roofline.
+
+A phase can take no less time than its multiply-adds and its bytes need at the measured rates; the
+longer of the two is its roofline. Bytes that a cache still holds come faster than from memory, so
+small phases may take less.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from striate.compiler.program import Program
+from striate.runtime.peak import fma_peak, memory_bandwidth
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the CPU does at most: flop/s and bytes/s of all threads together."""
+
+    flops: float
+    bandwidth: float
+
+    @classmethod
+    def measured(cls, threads: int, seconds: float = 0.1) -> "Limits":
+        """The limits of `threads` threads, measured now, for about `seconds` each."""
+        return cls(fma_peak(threads, seconds) * 1e9, memory_bandwidth(threads, seconds))
+
+    def or_more(self, other: "Limits") -> "Limits":
+        """The better of two measurements: what else runs can only make one too low."""
+        return Limits(max(self.flops, other.flops), max(self.bandwidth, other.bandwidth))
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A phase: its labels, its schedules, the time it took (s), and the work in it."""
+
+    label: str
+    schedule: str
+    seconds: float
+    multiply_adds: int
+    bytes_moved: int
+
+    @property
+    def flops(self) -> float:
+        """Operations per second; a multiply-add counts as two."""
+        return 2 * self.multiply_adds / self.seconds if self.seconds else 0.0
+
+    def least_seconds(self, limits: Limits) -> float:
+        """The time that the multiply-adds or the bytes take at the limits, whichever is longer."""
+        return max(2 * self.multiply_adds / limits.flops, self.bytes_moved / limits.bandwidth)
+
+
+def timed_phases(program: Program, seconds: Sequence[float]) -> list[Timed]:
+    """The phases of `program` in the order they run, with their times `seconds`."""
+    found = []
+    for phase, taken in zip(program.phases, seconds, strict=True):
+        # Borders and packing, in brackets, are named only where they have a phase to themselves.
+        named = [step for step in phase if step.label and step.label[0] != "("] or phase
+        labels = dict.fromkeys(step.label or "(copy)" for step in named)
+        schedules = dict.fromkeys(program.kernels[step.kernel].schedule for step in named)
+        work = sum(step.multiply_adds for step in phase)
+        moved = sum(step.bytes_moved for step in phase)
+        found.append(Timed(" | ".join(labels), " | ".join(schedules), taken, work, moved))
+    return found
+
+
+def together(phases: Sequence[Timed]) -> Timed:
+    """All phases as one."""
+    return Timed(
+        "all phases",
+        "",
+        sum(phase.seconds for phase in phases),
+        sum(phase.multiply_adds for phase in phases),
+        sum(phase.bytes_moved for phase in phases),
+    )
+
+
+def attained(phases: Sequence[Timed], limits: Limits) -> float:
+    """The least time that `phases` can take, one after another, over the time they took."""
+    taken = sum(phase.seconds for phase in phases)
+    return sum(phase.least_seconds(limits) for phase in phases) / taken if taken else 0.0
