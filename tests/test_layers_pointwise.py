@@ -96,54 +96,6 @@ def test_take_features_is_a_slice():
         layers.take_features(x, 4, 7)
 
 
-def test_bilinear_by_two():
-    x = np.array([[1, 2], [3, 4]], np.float32).reshape(1, 2, 2, 1)
-    y = meaning(layers.interpolate, x, scale_factor=2, mode="bilinear")
-    expected = [
-        [1, 1.25, 1.75, 2],
-        [1.5, 1.75, 2.25, 2.5],
-        [2.5, 2.75, 3.25, 3.5],
-        [3, 3.25, 3.75, 4],
-    ]
-    np.testing.assert_allclose(y[0, :, :, 0], expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (3, 7), (5, 5), (11, 4), (10, 12), (49, 3)])
-def test_resizing_takes_the_pixels_it_should(size):
-    (x,) = arrays((1, 5, 6, 2))
-    nearest = meaning(layers.interpolate, x, size=size)
-    bilinear = meaning(layers.interpolate, x, size=size, mode="bilinear")
-    for p in range(size[0]):
-        for q in range(size[1]):
-            assert (nearest[0, p, q] == x[0, p * 5 // size[0], q * 6 // size[1]]).all()
-            mixed = 0
-            for row, a in taps(p, 5, size[0]):
-                for column, b in taps(q, 6, size[1]):
-                    mixed = mixed + a * b * x[0, row, column]
-            np.testing.assert_allclose(bilinear[0, p, q], mixed, atol=1e-5)
-
-
-def taps(p, places, outputs):
-    """The two pixels around an output's centre and their weights, the edge repeated."""
-    centre = max((p + 0.5) * places / outputs - 0.5, 0)
-    first = min(int(centre), places - 1)
-    return [(first, 1 - (centre - first)), (min(first + 1, places - 1), centre - first)]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ({}, "expected either size or scale_factor"),
-        ({"size": 2, "scale_factor": 2}, "expected either size or scale_factor"),
-        ({"size": 2, "mode": "cubic"}, "expected 'nearest' or 'bilinear'"),
-        ({"size": 0}, "size is 0"),
-    ],
-)
-def test_resizing_says_what_it_wants(arguments, says):
-    with pytest.raises(ValueError, match=says):
-        layers.interpolate(np.zeros((1, 2, 2, 1), np.float32), **arguments)
-
-
 def test_dropout_answers_with_its_input():
     node = Input("x", (1, 2))
     assert layers.dropout(node) is node

@@ -1,6 +1,6 @@
 """Layers, each one equation: functions on arrays or symbolic nodes, and modules that hold them."""
 
-from striate.layers.arrange import channel_shuffle, concatenate, flatten, interpolate, take_features
+from striate.layers.arrange import channel_shuffle, concatenate, flatten, take_features
 from striate.layers.convolution import conv2d, im2col, linear
 from striate.layers.elementwise import (
     add,
@@ -33,6 +33,7 @@ from striate.layers.modules import (
 )
 from striate.layers.normalization import batch_norm, local_response_norm
 from striate.layers.pooling import adaptive_avg_pool2d, avg_pool2d, global_avg_pool2d, max_pool2d
+from striate.layers.resize import interpolate
 from striate.layers.state import StateDictError
 
 __all__ = [

@@ -1,23 +1,18 @@
-"""Moving values without changing them: concatenation, shuffling, flattening, resizing."""
+"""Moving values without changing them: concatenation, shuffling, flattening."""
 
 from collections.abc import Sequence
 from typing import cast
 
-import numpy as np
-
 from striate.layers import scope
 from striate.layers.apply import apply, evaluate
 from striate.layers.arguments import (
-    Array,
     Layout,
     Operand,
-    Pair,
     T,
     as_float32,
     image_shape,
     integer,
     is_node,
-    pair,
     shape_text,
 )
 from striate.network.graph import Concatenated, Graph, Input, Node, Parameter
@@ -27,11 +22,6 @@ SHUFFLE = "y[b,p,q,G*i+g] = x[b,p,q,N*g+i]"
 SLICE = "y[..., i] = x[..., i+o]"
 FLATTEN = "y[b, P*Q*i+Q*p+q] = x[b,p,q,i]"
 FLATTEN_ROWS = "y[b, N*p+i] = x[b,p,i]"
-NEAREST = "y[b,p,q,i] = x[b, (H*p)//P, (W*q)//Q, i]"
-BILINEAR = (
-    "y[b,p,q,i] = sum[u,v](R[p,u] * C[q,v]"
-    " * x[b, (2*H*p+2*P*u+H-P)//(2*P), (2*W*q+2*Q*v+W-Q)//(2*Q), i])"
-)
 TO_CHANNELS_FIRST = "y[b,i,p,q] = x[b,p,q,i]"
 TO_CHANNELS_LAST = "y[b,p,q,i] = x[b,i,p,q]"
 
@@ -120,42 +110,6 @@ def flatten(input: T, *, layout: Layout = "NHWC") -> T:
     )
 
 
-def interpolate(
-    input: T,
-    size: Pair | None = None,
-    scale_factor: Pair | None = None,
-    mode: str = "nearest",
-    *,
-    layout: Layout = "NHWC",
-) -> T:
-    """The images at another `size` (rows, columns), or a whole number of times as large.
-
-    Mode "nearest" takes pixel floor(p * H / P); "bilinear" weighs the four pixels around
-    (p + 1/2) * H / P - 1/2, pixels beyond the edge being the edge's (corners not aligned, no
-    smoothing when it shrinks). `input[b,x,y,i]` to `[b,p,q,i]`. Raises ValueError, TypeError.
-    """
-    _, h, w, _ = image_shape("interpolate: input", tuple(input.shape), layout)
-    if (size is None) == (scale_factor is None):
-        raise ValueError("interpolate: expected either size or scale_factor")
-    if size is not None:
-        rows, columns = pair(size, "interpolate: size")
-    else:
-        down, across = pair(cast(Pair, scale_factor), "interpolate: scale_factor")
-        rows, columns = h * down, w * across
-    if mode not in ("nearest", "bilinear"):
-        raise ValueError(f"interpolate: mode is {mode!r}; expected 'nearest' or 'bilinear'")
-    constants = {"H": h, "P": rows, "W": w, "Q": columns}
-    operands: dict[str, Operand | None] = {"x": input}
-    if mode == "bilinear":
-        operands |= {"R": _taps(h, rows), "C": _taps(w, columns)}
-        text, sizes = BILINEAR, {"p": rows, "q": columns, "u": 2, "v": 2}
-    else:
-        text, sizes = NEAREST, {"p": rows, "q": columns}
-    return apply(
-        text, operands, input, sizes=sizes, layout=layout, label="interpolate", constants=constants
-    )
-
-
 def to_channels_last(input: T) -> T:
     """`[b,i,x,y]` to `[b,x,y,i]`."""
     return apply(TO_CHANNELS_LAST, {"x": input}, input, label="to_channels_last")
@@ -169,15 +123,6 @@ def to_channels_first(input: T) -> T:
 def _without(shape: Shape, axis: int) -> Shape:
     """The sizes of all axes but one."""
     return (*shape[:axis], *shape[axis + 1 :])
-
-
-def _taps(places: int, outputs: int) -> Array:
-    """Weights `[outputs, 2]` of the two pixels next to each output's centre, along one axis."""
-    # In integers, as in the equation: a rounded floor would take another pair of pixels.
-    first, rest = np.divmod(2 * places * np.arange(outputs) + places - outputs, 2 * outputs)
-    upper = rest / (2 * outputs)
-    upper = np.where(first < 0, 1.0, np.where(first >= places - 1, 0.0, upper))
-    return np.stack([1.0 - upper, upper], 1).astype(np.float32)
 
 
 def _as_node(part: Operand, number: int) -> Node:

@@ -2,10 +2,11 @@
 
 from typing import ClassVar
 
-from striate.layers import arrange, convolution, elementwise, normalization, pooling
+from striate.layers import arrange, convolution, elementwise, normalization, pooling, resize
 from striate.layers.arguments import Array, Pair, integer, pair
 from striate.layers.initial import Initial, fan_in_uniform
 from striate.layers.module import Module
+from striate.layers.resize import Scale
 from striate.network.graph import Node
 
 
@@ -215,15 +216,22 @@ class Flatten(Module):
 
 
 class Upsample(Module):
-    """`interpolate` to a `size`, or by a whole `scale_factor`."""
+    """`interpolate`; all arguments as there."""
 
     def __init__(
-        self, size: Pair | None = None, scale_factor: Pair | None = None, mode: str = "nearest"
+        self,
+        size: Pair | None = None,
+        scale_factor: Scale | None = None,
+        mode: str = "nearest",
+        align_corners: bool = False,
     ) -> None:
-        self.size, self.scale_factor, self.mode = size, scale_factor, mode
+        self.size, self.scale_factor = size, scale_factor
+        self.mode, self.align_corners = mode, align_corners
 
     def forward(self, input: Node) -> Node:
-        return arrange.interpolate(input, self.size, self.scale_factor, self.mode)
+        return resize.interpolate(
+            input, self.size, self.scale_factor, self.mode, self.align_corners
+        )
 
 
 class Identity(Module):
