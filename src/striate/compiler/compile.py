@@ -25,6 +25,7 @@ from striate.compiler.toom_cook import Matrix
 from striate.network.graph import Array, Graph, Parameter
 from striate.notation import multiply_adds, to_text
 from striate.notation.ir import Statement
+from striate.transforms.features_last import features_last
 from striate.transforms.fold import fold
 from striate.transforms.fuse import fuse
 
@@ -38,9 +39,16 @@ def compile_graph(
     (Winograd), which moves results by a few 1e-6 of the largest. Raises ValueError for another.
     """
     target = target or Target.host()
-    plan = make_plan(fuse(fold(graph)), target, algorithm)
+    plan = make_plan(_transformed(graph), target, algorithm)
     with ThreadPoolExecutor(os.cpu_count()) as packers:
         return _Assembly(plan, target, packers).program()
+
+
+def _transformed(graph: Graph) -> Graph:
+    """The graph folded and fused, and fused again where contractions had their axes moved."""
+    fused = fuse(fold(graph))
+    moved = features_last(fused)
+    return fused if moved is fused else fuse(moved)
 
 
 @cache
