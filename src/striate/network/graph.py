@@ -7,6 +7,7 @@ memory is for the compiler's plan to say.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,15 +80,19 @@ class Concatenated:
 Node = Input | Parameter | Computed | Concatenated
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Graph:
     """What is given and what is asked for; everything between hangs on the outputs."""
 
     inputs: tuple[Input, ...]
     outputs: tuple[Node, ...]
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> tuple[Node, ...]:
         """Every node that an output needs, operands before their users."""
+        return self._order
+
+    @cached_property
+    def _order(self) -> tuple[Node, ...]:
         order: list[Node] = []
         done: set[int] = set()
         stack: list[tuple[Node, Iterator[Node]]] = [
@@ -104,7 +109,7 @@ class Graph:
                 done.add(id(node))
                 order.append(node)
                 stack.pop()
-        return order
+        return tuple(order)
 
 
 def operands(node: Node) -> Iterator[Node]:

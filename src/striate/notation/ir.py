@@ -137,6 +137,10 @@ class Statement:
     extents: tuple[tuple[str, int], ...]
     shape: Shape
 
+    def __hash__(self) -> int:
+        """Of the sizes alone: statements are keys of many tables, and expressions are deep."""
+        return hash((self.shapes, self.extents))
+
 
 def walk(expression: Expression) -> Iterator[Expression]:
     """All nodes of `expression`, parents before children, left to right."""

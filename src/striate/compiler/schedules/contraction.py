@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from striate.compiler.schedules.base import window_halo
 from striate.notation.ir import (
@@ -44,6 +45,7 @@ class Contraction:
         return Read(self.weight.tensor, tuple(access))
 
 
+@lru_cache(maxsize=4096)
 def match_contraction(statement: Statement) -> Contraction | None:
     """The statement's roles as a contraction, or None if it isn't one."""
     expression = statement.equation.expression
