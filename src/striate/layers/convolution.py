@@ -101,16 +101,29 @@ def im2col(
     dilation: Pair = 1,
     padding: Pair = 0,
     stride: Pair = 1,
+    *,
+    layout: Layout = "NHWC",
 ) -> T:
-    """All windows side by side: `[b,x,y,i]` becomes `[b,p,q,u,v,i]`, zeros outside the image."""
-    image_shape("im2col: input", tuple(input.shape), "NHWC")
+    """All windows side by side: `[b,x,y,i]` becomes `[b,p,q,u,v,i]`, zeros outside the image.
+
+    With layout "NCHW" `[b,i,x,y]` becomes `[b,i,u,v,p,q]`, torch's unfold before it joins the
+    axes. Raises ValueError, TypeError.
+    """
+    image_shape("im2col: input", tuple(input.shape), layout)
     u, v = pair(kernel_size, "im2col: kernel_size")
     d, e = pair(dilation, "im2col: dilation")
     a, c = pair(padding, "im2col: padding", 0)
     s, t = pair(stride, "im2col: stride")
     constants = {"s": s, "t": t, "d": d, "e": e, "a": a, "c": c}
-    sizes = {"u": u, "v": v}
-    return apply(IM2COL, {"x": input}, input, sizes=sizes, label="im2col", constants=constants)
+    return apply(
+        IM2COL if layout == "NHWC" else IM2COL.replace("p,q,u,v,i", "i,u,v,p,q"),
+        {"x": input},
+        input,
+        sizes={"u": u, "v": v},
+        layout=layout,
+        label="im2col",
+        constants=constants,
+    )
 
 
 def _filter_shape(shape: Shape, layout: str) -> tuple[tuple[int, int], int, int]:

@@ -132,9 +132,13 @@ class AvgPool2d(Module):
         padding: Pair = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
+        divisor_override: int | None = None,
+        *,
+        dilation: Pair = 1,
     ) -> None:
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+        self.divisor_override, self.dilation = divisor_override, dilation
 
     def forward(self, input: Node) -> Node:
         return pooling.avg_pool2d(
@@ -144,6 +148,8 @@ class AvgPool2d(Module):
             self.padding,
             self.ceil_mode,
             self.count_include_pad,
+            self.divisor_override,
+            dilation=self.dilation,
         )
 
 
@@ -155,6 +161,13 @@ class AdaptiveAvgPool2d(Module):
 
     def forward(self, input: Node) -> Node:
         return pooling.adaptive_avg_pool2d(input, self.output_size)
+
+
+class GlobalAvgPool2d(Module):
+    """`global_avg_pool2d`."""
+
+    def forward(self, input: Node) -> Node:
+        return pooling.global_avg_pool2d(input)
 
 
 class ReLU(Module):
@@ -198,6 +211,20 @@ class Dropout(Module):
         return elementwise.dropout(input, self.p)
 
 
+class Concatenate(Module):
+    """`concatenate` of what each of `branches` makes of the input."""
+
+    def __init__(self, *branches: Module, axis: int = -1) -> None:
+        if not branches:
+            raise ValueError("Concatenate: no branches; expected at least one")
+        self.axis = axis
+        for number, branch in enumerate(branches):
+            setattr(self, str(number), branch)
+
+    def forward(self, input: Node) -> Node:
+        return arrange.concatenate([branch(input) for branch in self._parts.values()], self.axis)
+
+
 class ChannelShuffle(Module):
     """`channel_shuffle` of `groups`."""
 
@@ -213,6 +240,19 @@ class Flatten(Module):
 
     def forward(self, input: Node) -> Node:
         return arrange.flatten(input)
+
+
+class Im2col(Module):
+    """`im2col`; all arguments as there."""
+
+    def __init__(
+        self, kernel_size: Pair, dilation: Pair = 1, padding: Pair = 0, stride: Pair = 1
+    ) -> None:
+        self.kernel_size, self.dilation = kernel_size, dilation
+        self.padding, self.stride = padding, stride
+
+    def forward(self, input: Node) -> Node:
+        return convolution.im2col(input, self.kernel_size, self.dilation, self.padding, self.stride)
 
 
 class Upsample(Module):
