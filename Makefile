@@ -10,6 +10,9 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Where imports may not write bytecode (PYTHONDONTWRITEBYTECODE), every start would compile anew what
+# pip compiles for any other kind of install.
+COMPILE = $(BIN)/python -m compileall -q src
 
 .PHONY: demo test lint format types tests bench clean
 
@@ -38,10 +41,12 @@ bench: $(VENV)/.stamp-race
 # A stamp says which extras are in; a later one holds all that the base one does.
 $(VENV)/.stamp-base: pyproject.toml | $(VENV)/.stamp-venv
 	$(PIP) --editable .
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.stamp-dev: pyproject.toml | $(VENV)/.stamp-venv
 	$(PIP) --editable '.[dev]'
+	@$(COMPILE)
 	@touch $@ $(VENV)/.stamp-base
 
 $(VENV)/.stamp-race: pyproject.toml | $(VENV)/.stamp-venv
@@ -55,4 +60,5 @@ $(VENV)/.stamp-venv:
 	@touch $@
 
 clean:
+	find src -name __pycache__ -exec rm -rf {} +
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

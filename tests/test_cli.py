@@ -33,6 +33,26 @@ def program(arguments: Sequence[str], **settings: str) -> "subprocess.CompletedP
     )
 
 
+def test_a_process_starts_and_ends_lightly() -> None:
+    code = (
+        "import atexit, gc, os, sys\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000, gc.get_threshold()[0],"
+        " os.environ['OPENBLAS_NUM_THREADS'], 'pydantic' in sys.modules))\n"
+        "from striate.cli.main import run\n"
+        "run()"
+    )
+    plain = {name: value for name, value in os.environ.items() if "OPENBLAS" not in name}
+    for settings, threads in (({}, "1"), ({"OPENBLAS_NUM_THREADS": "3"}, "3")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "models", "--json"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**plain, **settings},
+        )
+        assert done.stdout.splitlines()[-1].split() == ["True", "50000", threads, "False"]
+
+
 def failing(error: BaseException) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a command that raises `error`."""
     small = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
