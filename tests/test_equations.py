@@ -299,3 +299,12 @@ def test_operands_of_any_memory_order_and_kind():
     np.testing.assert_array_equal(found, operands["a"].T - operands["b"])
     found = equation(a=operands["a"][::-3, ::2].astype(np.float64), b=np.arange(20))
     np.testing.assert_array_equal(found, operands["a"][::-3, ::2] - np.arange(20, dtype=np.float32))
+
+
+def test_sums_to_a_scalar_and_products_with_one():
+    operands = arrays(u=(37,), v=(37,))
+    found = st.equation("y[()] = sum[k](u[k] * v[k])")(**operands)
+    np.testing.assert_allclose(found, operands["u"] @ operands["v"], rtol=1e-5)
+    given = {"W": np.float32(2.5), "x": operands["u"].reshape(1, 37)}
+    found = st.equation("y[b] = sum[i](W[()] * x[b,i])")(**given)
+    np.testing.assert_allclose(found, 2.5 * given["x"].sum(1), rtol=1e-5, atol=1e-6)

@@ -72,6 +72,8 @@ def match_contraction(statement: Statement) -> Contraction | None:
 
 
 def _roles(statement: Statement, reduction: Reduce, weight: Read, data: Read) -> Contraction | None:
+    if not (statement.equation.output.access and data.access and weight.access):
+        return None
     *outer, last = statement.equation.output.access
     rows = [affine.index for affine in outer]
     if not last.terms or last.divisor != 1 or last.offset or None in rows:
