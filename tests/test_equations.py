@@ -305,6 +305,6 @@ def test_sums_to_a_scalar_and_products_with_one():
     operands = arrays(u=(37,), v=(37,))
     found = st.equation("y[()] = sum[k](u[k] * v[k])")(**operands)
     np.testing.assert_allclose(found, operands["u"] @ operands["v"], rtol=1e-5)
-    given = {"W": np.float32(2.5), "x": operands["u"].reshape(1, 37)}
+    given = {"W": np.array(2.5, np.float32), "x": operands["u"].reshape(1, 37)}
     found = st.equation("y[b] = sum[i](W[()] * x[b,i])")(**given)
     np.testing.assert_allclose(found, 2.5 * given["x"].sum(1), rtol=1e-5, atol=1e-6)
