@@ -211,9 +211,12 @@ class Builder:
             v, f"llvm.{name}.v{self.target.lanes}f32", f"{v} {a}", f"{v} {b}", f"{v} {c}"
         )
 
-    def prefetch(self, pointer: Value, *, write: bool = False) -> None:
-        """Ask for a cache line that will be read, or written."""
-        arguments = (f"ptr {pointer}", f"i32 {int(write)}", "i32 3", "i32 1")
+    def prefetch(self, pointer: Value) -> None:
+        """Ask for a cache line that will be read or written.
+
+        As for a read: asking to write was slower for lines that other cores hold too (Zen 4).
+        """
+        arguments = (f"ptr {pointer}", "i32 0", "i32 3", "i32 1")
         self.effect(self._call("void", "llvm.prefetch.p0", arguments))
 
     def _mask(self, lanes: int) -> str:

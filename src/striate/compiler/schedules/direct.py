@@ -304,7 +304,7 @@ class Direct:
                     for line in range(0, self.width * 4, CACHE_LINE):
                         place = b.add(origin, self._pixel(read, row, column) + line)
                         pointer = self.pointers[read.tensor]
-                        b.prefetch(b.at(pointer, place), write=read == self.task.output)
+                        b.prefetch(b.at(pointer, place))
 
     def _reduce(
         self, runs: list[Axis], pixels: Value, weights: Value, sums: list[Value]
