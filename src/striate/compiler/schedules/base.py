@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from striate.compiler.builder import Builder, Offset
+from striate.compiler.builder import Builder
 from striate.compiler.layout import Halo, Layout
 from striate.compiler.target import Target
 from striate.compiler.toom_cook import Matrix
@@ -75,15 +75,6 @@ class Schedule(Protocol):
 
     def emit(self, task: Task) -> Emission:
         """The kernel for `task`; its pointers are the task's tensors in order."""
-
-
-def share(b: Builder, chunk: Offset, chunks: int, total: int) -> tuple[Offset, Offset]:
-    """The range of `total` things that belongs to `chunk` when all chunks get alike."""
-    if chunks == 1:
-        return 0, total
-    following = b.add(chunk, 1)
-    start = b.divide(b.multiply(chunk, total), chunks)
-    return start, b.divide(b.multiply(following, total), chunks)
 
 
 def window_halo(statement: Statement, read: Read) -> Halo | None:

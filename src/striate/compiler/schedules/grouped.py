@@ -17,7 +17,8 @@ from dataclasses import replace
 
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.layout import Halo
-from striate.compiler.schedules.base import Emission, Task, share, window_halo
+from striate.compiler.schedules.base import Emission, Task, window_halo
+from striate.compiler.schedules.chunks import share
 from striate.compiler.schedules.contraction import (
     Contraction,
     fits_layout,

@@ -17,7 +17,8 @@ from dataclasses import replace
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.layout import Halo, Layout
 from striate.compiler.schedules.addressing import Context
-from striate.compiler.schedules.base import Emission, Task, share, window_halo
+from striate.compiler.schedules.base import Emission, Task, window_halo
+from striate.compiler.schedules.chunks import share
 from striate.compiler.schedules.contraction import Contraction, match_contraction
 from striate.compiler.schedules.direct import CACHE_LINE, Axis, Direct, product_seconds
 from striate.compiler.schedules.epilogue import fits_epilogue

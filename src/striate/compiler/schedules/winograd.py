@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.layout import Halo
-from striate.compiler.schedules.base import Emission, Task, share, window_halo
+from striate.compiler.schedules.base import Emission, Task, window_halo
+from striate.compiler.schedules.chunks import share
 from striate.compiler.schedules.contraction import Contraction, fits_layout, match_contraction
 from striate.compiler.schedules.epilogue import emit_epilogue, fits_epilogue, outer_reads
 from striate.compiler.target import Target
