@@ -104,6 +104,15 @@ def emit(task: Task) -> Emission:
     return Direct(task, contraction).emission()
 
 
+def _waste(tile: Tile, rows: int, columns: int, vectors: int) -> float:
+    """How much more the tiles compute than there is: they overlap at the borders."""
+    waste = 1.0
+    sizes = (tile.rows, rows), (tile.columns, columns), (tile.vectors, vectors)
+    for part, whole in sizes:
+        waste *= math.ceil(whole / part) * part / whole
+    return waste
+
+
 class Direct:
     """One emission; the fields are the decisions."""
 
@@ -150,29 +159,29 @@ class Direct:
         rows = self.axes[-2].size if len(self.axes) > 1 else 1
         vectors = math.ceil(self.features / self.target.lanes)
         budget = self.target.registers - 1
-        best, best_cost = Tile(1, 1, 1), math.inf
+        best, least = Tile(1, 1, 1), math.inf
         for v in range(1, min(vectors, 8) + 1):
             for r in {1, min(2, rows), min(4, rows)}:
-                for c in range(1, min(columns, budget) + 1):
-                    if r * c * v + v > budget or (r > 1 and c < columns):
+                for c in range(1, min(columns, (budget - v) // (r * v)) + 1):
+                    if r > 1 and c < columns:
                         continue
-                    cost = self._tile_cost(Tile(r, c, v), rows, columns, vectors)
-                    if cost < best_cost - 1e-9:
-                        best, best_cost = Tile(r, c, v), cost
+                    tile = Tile(r, c, v)
+                    # What is wasted bounds the cost from below, and most tiles waste too much.
+                    waste = _waste(tile, rows, columns, vectors)
+                    cost = waste if waste >= least else waste * self._cycles(tile)
+                    if cost < least - 1e-9 and self._conflicts(tile):
+                        cost *= 1.3
+                    if cost < least - 1e-9:
+                        best, least = tile, cost
         return best
 
-    def _tile_cost(self, tile: Tile, rows: int, columns: int, vectors: int) -> float:
-        """Cycles for each useful multiply-add: waste at the borders, loads, and latency."""
-        waste = math.ceil(columns / tile.columns) * tile.columns / columns
-        waste *= math.ceil(rows / tile.rows) * tile.rows / rows
-        waste *= math.ceil(vectors / tile.vectors) * tile.vectors / vectors
+    def _cycles(self, tile: Tile) -> float:
+        """Cycles for each multiply-add of vectors: at least 1, more for loads and latency."""
         products = tile.pixels * tile.vectors
         # Folded into its only product, a 64-byte broadcast takes the load units twice (Zen 4).
         broadcasts = tile.pixels * (2.0 if self.target.lanes >= 16 and tile.vectors == 1 else 1.25)
-        weights = tile.vectors * self._load_cycles(tile)
-        cycles = max(1.0, (broadcasts + weights) / products, 10 / products)
-        cycles += 0.02 * (broadcasts + weights) / products
-        return waste * cycles * (1.3 if self._conflicts(tile) else 1.0)
+        loads = (broadcasts + tile.vectors * self._load_cycles(tile)) / products
+        return max(1.0, loads, 10 / products) + 0.02 * loads
 
     def _load_cycles(self, tile: Tile) -> float:
         """Cycles to load a vector of weights: every tile reads its whole panel, from some cache."""
