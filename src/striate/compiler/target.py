@@ -26,6 +26,7 @@ class Target:
     l2: int = 512 << 10
     flops_per_second: float = 100e9
     bytes_per_second: float = 20e9
+    cores: int = 2
 
     @property
     def vector(self) -> str:
@@ -73,6 +74,7 @@ class Target:
             features=flat,
             l1=_cache_bytes(1) or 32 << 10,
             l2=_cache_bytes(2) or 512 << 10,
+            cores=os.cpu_count() or 1,
         )
 
     def runs_here(self) -> bool:

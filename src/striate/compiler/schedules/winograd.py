@@ -180,13 +180,20 @@ class _Winograd:
             block = math.ceil(self.tiles / blocks)
             for v in range(1, min(vectors, 4) + 1):
                 for rows in range(1, min(block, (self.target.registers - 1 - v) // v) + 1):
+                    panels = math.ceil(vectors / v)
                     waste = blocks * math.ceil(block / rows) * rows / self.tiles
-                    waste *= math.ceil(vectors / v) * v / vectors
+                    waste *= panels * v / vectors
+                    waste *= self._idle(blocks * min(panels, math.ceil(FEWEST_CHUNKS / blocks)))
                     loads = (1.25 * rows + 1.5 * v) / (rows * v)
                     cost = waste * (max(1.0, loads, 10 / (rows * v)) + 0.05 * loads)
                     if cost < least - 1e-9:
                         best, least = (blocks, block, rows, v), cost
         return best
+
+    def _idle(self, chunks: int) -> float:
+        """How much longer all cores take for so many chunks than if they ended together."""
+        cores = self.target.cores
+        return math.ceil(chunks / cores) * cores / chunks
 
     def emission(self) -> Emission:
         plan = (
