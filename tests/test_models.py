@@ -134,9 +134,9 @@ def test_auxiliary_heads_can_be_traced(name, size, heads):
 def test_tracing_is_quick():
     network = models.create("densenet201")
     network.trace((1, 224, 224, 3), abstract=True)
-    start = time.perf_counter()
+    start = time.process_time()
     network.trace((1, 224, 224, 3), abstract=True)
-    assert time.perf_counter() - start < 0.3
+    assert time.process_time() - start < 0.3
 
 
 def test_making_a_large_network_draws_nothing():

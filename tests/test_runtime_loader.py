@@ -58,9 +58,9 @@ def test_a_missing_function_is_named() -> None:
 def test_loading_a_network_takes_little_time() -> None:
     codes = [kernel("slow", f"timed_{number}") for number in range(60)]
     load(codes[:1])
-    start = time.perf_counter()
+    start = time.process_time()
     functions = load(codes)
-    spent = time.perf_counter() - start
+    spent = time.process_time() - start
     assert len({each.address for each in functions}) == 60
     # 5 ms alone on the machine that the limit of 50 ms was set on.
     assert spent < 0.25, f"60 kernels took {spent:.3f} s to load"
