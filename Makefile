@@ -51,6 +51,8 @@ $(VENV)/.stamp-dev: pyproject.toml | $(VENV)/.stamp-venv
 
 $(VENV)/.stamp-race: pyproject.toml | $(VENV)/.stamp-venv
 	$(PIP) --editable '.[race]'
+# pnnx turns ONNX graphs into ncnn's with a program of its own; the torch it asks for is not needed.
+	$(PIP) --no-deps pnnx
 	@touch $@ $(VENV)/.stamp-base
 
 # The new environment gets its stamp last, so that one left half made is made again.
