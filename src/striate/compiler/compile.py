@@ -28,6 +28,7 @@ from striate.notation.ir import Statement
 from striate.transforms.features_last import features_last
 from striate.transforms.fold import fold
 from striate.transforms.fuse import fuse
+from striate.transforms.read_through import read_through
 
 
 def compile_graph(
@@ -39,14 +40,14 @@ def compile_graph(
     (Winograd), which moves results by a few 1e-6 of the largest. Raises ValueError for another.
     """
     target = target or Target.host()
-    plan = make_plan(_transformed(graph), target, algorithm)
+    plan = make_plan(_transformed(graph, algorithm), target, algorithm)
     with ThreadPoolExecutor(os.cpu_count()) as packers:
         return _Assembly(plan, target, packers).program()
 
 
-def _transformed(graph: Graph) -> Graph:
+def _transformed(graph: Graph, algorithm: str) -> Graph:
     """The graph folded and fused, and fused again where contractions had their axes moved."""
-    fused = fuse(fold(graph))
+    fused = fuse(read_through(fold(graph), reorder=algorithm != "direct"))
     moved = features_last(fused)
     return fused if moved is fused else fuse(moved)
 

@@ -113,7 +113,7 @@ def inline(consumer: Computed, tensor: str, producer: Computed) -> Computed | No
             return None
         if node.tensor == tensor:
             return inner.equation.expression
-        access = node.access if plain else tuple(_substitute(a, targets) for a in node.access)
+        access = node.access if plain else tuple(substitute(a, targets) for a in node.access)
         return Read(tensors[node.tensor], access)
 
     expression = transform(outer.equation.expression, change)
@@ -147,7 +147,7 @@ def _under_names_of(consumer: Computed, producer: Computed) -> Computed:
     return replace(producer, statement=replace(inner, equation=equation, extents=extents))
 
 
-def _substitute(affine: Affine, targets: Mapping[str, Affine]) -> Affine:
+def substitute(affine: Affine, targets: Mapping[str, Affine]) -> Affine:
     """`affine` with each index replaced by what it became; plain accesses take anything."""
     if affine.index is not None and affine.index in targets:
         return targets[affine.index]
