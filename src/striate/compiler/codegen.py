@@ -59,9 +59,14 @@ def _initialize() -> None:
 
 @lru_cache(maxsize=1)
 def version() -> str:
-    """What code depends on besides its task and target: LLVM and this compiler's sources."""
+    """What code depends on besides its task and target: LLVM, and how it was written.
+
+    That is said by the sources of the compiler and of the notation, whose meaning it compiles.
+    """
     import llvmlite
 
-    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    package = Path(__file__).parents[1]
+    folders = (package / "compiler", package / "notation")
+    sources = sorted(source for folder in folders for source in folder.rglob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    return f"llvmlite {llvmlite.__version__}, compiler {digest}"
+    return f"llvmlite {llvmlite.__version__}, striate {digest}"

@@ -21,7 +21,6 @@ class Target:
     lanes: int
     registers: int
     fma: bool
-    masks: bool
     l1: int = 32 << 10
     l2: int = 512 << 10
     flops_per_second: float = 100e9
@@ -40,10 +39,10 @@ class Target:
             raise ValueError(f"no target {name!r}; the targets are {', '.join(_NAMES)}")
         x86, arm = _triple("x86_64"), _triple("aarch64")
         return {
-            "avx512": Target("avx512", x86, "skylake-avx512", "", 16, 32, fma=True, masks=True),
-            "avx2": Target("avx2", x86, "haswell", "", 8, 16, fma=True, masks=True),
-            "neon": Target("neon", arm, "generic", "+neon", 4, 32, fma=True, masks=False),
-            "generic": Target("generic", "", "", "", 4, 16, fma=False, masks=False),
+            "avx512": Target("avx512", x86, "skylake-avx512", "", 16, 32, fma=True),
+            "avx2": Target("avx2", x86, "haswell", "", 8, 16, fma=True),
+            "neon": Target("neon", arm, "generic", "+neon", 4, 32, fma=True),
+            "generic": Target("generic", "", "", "", 4, 16, fma=False),
         }[name]
 
     @staticmethod

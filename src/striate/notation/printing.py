@@ -47,11 +47,6 @@ def to_latex(equation: Equation) -> str:
     return _LATEX.equation(equation)
 
 
-def expression_text(expression: Expression) -> str:
-    """An expression as it stands in an equation's text."""
-    return _TEXT.expression(expression)[0]
-
-
 def read_text(read: Read) -> str:
     """`x[b, 2*p+u-1, i]`: plain indices stand close together, sums are set apart."""
     return _TEXT.read(read)
