@@ -120,7 +120,7 @@ def assemble(ir: str, triple: str | None = None) -> bytes:
         binding.initialize_all_targets()
         binding.initialize_all_asmprinters()
     target = binding.Target.from_triple(triple or binding.get_process_triple())
-    machine = target.create_target_machine(opt=2)
+    machine = target.create_target_machine(opt=2, reloc="pic", codemodel="small")
     return bytes(machine.emit_object(binding.parse_assembly(ir)))
 
 
