@@ -6,7 +6,7 @@ from striate.compiler.schedules import direct, generic, grouped, im2col, window,
 from striate.compiler.schedules.base import Schedule
 from striate.compiler.schedules.contraction import match_contraction
 from striate.compiler.target import Target
-from striate.network.graph import Computed, Parameter
+from striate.network.graph import Computed, Known
 
 # To add a schedule is to add its module to this tuple.
 SCHEDULES: tuple[Schedule, ...] = (winograd, direct, grouped, window, im2col, generic)
@@ -36,4 +36,4 @@ def _weights_known(node: Computed) -> bool:
     """Whether the weights can be transformed before the run, once and for all."""
     contraction = match_contraction(node.statement)
     operands = dict(node.operands)
-    return contraction is not None and isinstance(operands[contraction.weight.tensor], Parameter)
+    return contraction is not None and isinstance(operands[contraction.weight.tensor], Known)
