@@ -164,7 +164,7 @@ def two_phase_program() -> Program:
     left = Step("left", 0, 1, (), multiply_adds=100, bytes_moved=3000)
     right = Step("right", 1, 1, (), multiply_adds=100, bytes_moved=1000)
     pool = replace(kernel, schedule="pooling")
-    return Program((kernel, pool), ((first,), (left, right)), (), 0, (), ())
+    return Program((kernel, pool), ((first,), (left, right)), None, None, 0, (), ())
 
 
 def test_timed_phases_hold_their_work() -> None:

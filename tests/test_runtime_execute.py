@@ -37,11 +37,11 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Graph]]:
     """The graphs given to a compiler that knows one program."""
     seen: list[Graph] = []
 
-    def compile_graph(given: Graph) -> Program:
+    def program_of(given: Graph) -> Program:
         seen.append(given)
         return chain(1, given.inputs[0].shape[0])
 
-    monkeypatch.setattr(striate.compiler, "compile_graph", compile_graph, raising=False)
+    monkeypatch.setattr(striate.compiler, "program_of", program_of, raising=False)
     clear()
     yield seen
     clear()

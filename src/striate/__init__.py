@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from striate import images, layers, models, notation, weights
+    from striate.artifact import CompiledNetwork, load, save
     from striate.classification import Classification, Guess, classify
     from striate.layers import (
         Module,
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Classification",
+    "CompiledNetwork",
     "Guess",
     "Module",
     "Sequential",
@@ -57,19 +59,24 @@ __all__ = [
     "interpolate",
     "layers",
     "linear",
+    "load",
     "local_response_norm",
     "max_pool2d",
     "models",
     "notation",
     "relu",
     "relu6",
+    "save",
     "sigmoid",
     "softmax",
     "weights",
 ]
 
 _FOLDERS = frozenset(["images", "layers", "models", "notation", "weights"])
-_CLASSIFICATION = frozenset(["Classification", "Guess", "classify"])
+_HOMES = {
+    "striate.artifact": frozenset(["CompiledNetwork", "load", "save"]),
+    "striate.classification": frozenset(["Classification", "Guess", "classify"]),
+}
 
 
 def __getattr__(name: str) -> object:
@@ -78,7 +85,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'striate' has no attribute {name!r}")
     if name in _FOLDERS:
         return import_module(f"striate.{name}")
-    home = "striate.classification" if name in _CLASSIFICATION else "striate.layers"
+    home = next((home for home, names in _HOMES.items() if name in names), "striate.layers")
     value: object = getattr(import_module(home), name)
     globals()[name] = value
     return value

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from striate.artifact import CompiledNetwork
     from striate.images import Preset
     from striate.images.loading import Source
     from striate.layers import Module
@@ -200,19 +201,37 @@ def classifier(
     preset: "Preset | None" = None,
     threads: int | None = None,
 ) -> Classifier:
-    """The network `model` with trained `weights` ("imagenet" or a path) and their preset."""
+    """The network `model` with trained `weights` ("imagenet" or a path) and their preset.
+
+    `model` may be the path of a compiled network, which has its weights with it.
+    """
+    from striate.artifact import is_artifact, load
     from striate.models import create
 
+    if is_artifact(model):
+        return of_compiled(load(model, threads=threads), preset)
     return of_module(create(model, weights=weights), preset, threads)
+
+
+def of_compiled(network: "CompiledNetwork", preset: "Preset | None" = None) -> Classifier:
+    """A compiled network with the preset it was compiled with; batches are filled up to its own."""
+    from striate.images import Preset
+
+    most, *_ = network.shape
+
+    def scores(batch: Array) -> Array:
+        blank = np.zeros((-len(batch) % most, *batch.shape[1:]), np.float32)
+        filled = np.concatenate([batch, blank])
+        parts = [network(filled[start : start + most]) for start in range(0, len(filled), most)]
+        return np.concatenate(parts)[: len(batch)]
+
+    return _classifier(scores, preset or Preset.of(network.preset))
 
 
 def of_module(
     module: "Module", preset: "Preset | None" = None, threads: int | None = None
 ) -> Classifier:
     """A network, the preset of its weights (by default its own), and ImageNet's names."""
-    from striate.images import class_names, load
-
-    prepared = preset or preset_of(module)
 
     def network(batch: Array) -> Array:
         scores = module(batch, threads=threads)
@@ -220,8 +239,14 @@ def of_module(
             raise ValueError(f"{type(module).__name__} gives no scores [b, class] of images")
         return scores
 
+    return _classifier(network, preset or preset_of(module))
+
+
+def _classifier(network: Network, preset: "Preset") -> Classifier:
+    from striate.images import class_names, load
+
     def prepare(image: object) -> Array:
-        return prepared(load(cast("Source", image)))
+        return preset(load(cast("Source", image)))
 
     labels = [Label(known.name, known.synset) for known in class_names()]
     return Classifier(network, prepare, labels)

@@ -10,6 +10,7 @@ import typer
 import striate
 from striate.cli.bench import bench
 from striate.cli.classify import classify
+from striate.cli.compile import compile
 from striate.cli.explain import explain
 from striate.cli.guard import DONE, INTERRUPTED, UNUSABLE, discard_output, guarded, message, say
 from striate.cli.inspect import inspect
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (classify, models, inspect, explain, bench):
+for command in (classify, models, inspect, explain, bench, compile):
     app.command()(guarded(command))
 
 

@@ -17,10 +17,17 @@ def network(name: str, size: str | None, batch: int = 1) -> "tuple[Module, Shape
 
     `size` is HEIGHTxWIDTH in pixels; None is the size the network is trained for.
     """
-    from striate.models import create, find
+    from striate.models import create
+
+    return create(name), input_shape(name, size, batch)
+
+
+def input_shape(name: str, size: str | None, batch: int = 1) -> "Shape":
+    """The shape of the input of the network `name`, whose images are of `size` or its own."""
+    from striate.models import find
 
     height, width = find(name).input if size is None else parse_size(size)
-    return create(name), (batch, height, width, 3)
+    return batch, height, width, 3
 
 
 def parse_size(text: str) -> tuple[int, int]:

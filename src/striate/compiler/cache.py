@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 LIMIT_BYTES = 256 * 2**20
@@ -171,6 +172,12 @@ class CodeCache:
                 yield _Entry(status.st_mtime, status.st_size, Path(item.path))
             elif item.name.endswith(_TEMPORARY) and now - status.st_mtime > _ABANDONED:
                 _remove(Path(item.path))
+
+
+@cache
+def code_cache() -> CodeCache:
+    """The process's view of the user's directory."""
+    return CodeCache()
 
 
 def _header(key: str, content: bytes) -> bytes:

@@ -61,12 +61,12 @@ def _initialize() -> None:
 def version() -> str:
     """What code depends on besides its task and target: LLVM, and how it was written.
 
-    That is said by the sources of the compiler and of the notation, whose meaning it compiles.
+    That is said by the sources of the compiler, and of the equations and graphs that it compiles.
     """
     import llvmlite
 
     package = Path(__file__).parents[1]
-    folders = (package / "compiler", package / "notation")
+    folders = [package / name for name in ("compiler", "network", "notation", "transforms")]
     sources = sorted(source for folder in folders for source in folder.rglob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     return f"llvmlite {llvmlite.__version__}, striate {digest}"

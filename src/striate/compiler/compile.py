@@ -4,10 +4,10 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 
 from striate.compiler.border import emit_border
-from striate.compiler.cache import CodeCache
+from striate.compiler.cache import code_cache
 from striate.compiler.codegen import object_code, version
 from striate.compiler.layout import NO_HALO, Layout
 from striate.compiler.place import levels
@@ -36,7 +36,7 @@ def compile_graph(
     """
     target = target or Target.host()
     plan = make_plan(_transformed(graph, algorithm), target, algorithm)
-    return _Assembly(plan, target).program()
+    return _Assembly(plan, target, Preparer(graph.arrays())).program()
 
 
 def _transformed(graph: Graph, algorithm: str) -> Graph:
@@ -44,12 +44,6 @@ def _transformed(graph: Graph, algorithm: str) -> Graph:
     fused = fuse(read_through(fold(graph), reorder=algorithm != "direct"))
     moved = features_last(fused)
     return fused if moved is fused else fuse(moved)
-
-
-@cache
-def code_cache() -> CodeCache:
-    """The process's view of the object code on disk."""
-    return CodeCache()
 
 
 def _ir(emission: Emission, symbol: str) -> str:
@@ -62,9 +56,9 @@ class _Assembly:
 
     plan: Plan
     target: Target
+    preparer: Preparer
     kernels: list[Kernel] = field(default_factory=list)
     emissions: dict[object, tuple[int, Emission]] = field(default_factory=dict)
-    preparer: Preparer = field(default_factory=Preparer)
     packed: dict[tuple[int, Statement | None], Pointer] = field(default_factory=dict)
     phases: dict[int, list[Step]] = field(default_factory=dict)
     extra_bytes: int = 0

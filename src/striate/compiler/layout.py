@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from striate.notation.ir import Shape
 
 # Margin of zeros around the rows and columns of an image: (top, bottom, left, right) in pixels.
@@ -56,9 +59,24 @@ class Layout:
 
 
 def _row_major(shape: Shape) -> tuple[int, ...]:
-    strides = []
+    return strides_in(tuple(range(len(shape))), shape)
+
+
+def memory_order(array: NDArray[np.float32]) -> tuple[int, ...]:
+    """The axes of `array` in which it is C-contiguous, or as they are if there are none such.
+
+    Weights from files are permutations of contiguous arrays, which need no copy.
+    """
+    order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+    flags = array.transpose(order).flags
+    return tuple(order if flags.c_contiguous and flags.aligned else range(array.ndim))
+
+
+def strides_in(order: tuple[int, ...], shape: Shape) -> tuple[int, ...]:
+    """The strides (bytes) of an array of `shape` that is contiguous in the `order` of its axes."""
+    strides = [0] * len(shape)
     step = 4
-    for size in reversed(shape):
-        strides.append(step)
-        step *= size
-    return tuple(reversed(strides))
+    for axis in reversed(order):
+        strides[axis] = step
+        step *= shape[axis]
+    return tuple(strides)

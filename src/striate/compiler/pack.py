@@ -9,15 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from striate.compiler import pack_code
+from striate.compiler.layout import strides_in
 from striate.compiler.pack_code import BOUNDS, DIMS, Variant
 from striate.compiler.toom_cook import Matrix
-from striate.network.graph import Array, Derived, Known
-from striate.notation.ir import Affine, Apply, Equation, Expression, Read, Shape, Statement
+from striate.network.graph import Derived, Known
+from striate.notation.ir import Affine, Apply, Equation, Expression, Read, Statement
 from striate.transforms.rewrite import substitute
 
 # A thread that packs takes this much at once (bytes).
 CHUNK_BYTES = 1 << 17
 _NO_LIMIT = 1 << 62
+_NO_TERMS: Mapping[str, int] = {}
 
 Strides = tuple[int, ...]
 
@@ -101,57 +103,44 @@ def copy(
 
     None for what the code cannot do.
     """
-    indices = [affine.index for affine in packing.equation.output.access]
-    if None in indices or not indices or not 1 <= len(factors) <= 2:
-        return None
-    order = [index for index in indices if index is not None]
+    order = [affine.index for affine in packing.equation.output.access if affine.index]
     taps = _taps(packing, matrix)
-    if taps is None:
+    if len(order) != len(packing.shape) or not 1 <= len(factors) <= 2 or taps is None:
         return None
-    extents = dict(packing.extents)
-    lane = order[-1]
-    dense = strides_in(tuple(range(len(order))), packing.shape)
-    written = dict(zip(order, dense, strict=True))
-    steps = [_steps(factor, stride) for factor, stride in zip(factors, strides, strict=True)]
-    source, scale = steps[0], steps[1] if len(steps) > 1 else {}
-    if scale.get(lane, 4) != 4 or any(tap in scale for tap in taps):
+    # A single number is one lane.
+    shape, order = (packing.shape, order) if order else ((1,), ["lane"])
+    *outer, lane = order
+    extents = dict(zip(order, shape, strict=True))
+    written = dict(zip(order, strides_in(tuple(range(len(order))), shape), strict=True))
+    source, scale, *_ = [*map(_steps, factors, strides), {}]
+    limits = _limits(factors, {**extents, **dict.fromkeys(taps, len(matrix[0]) if matrix else 1)})
+    dims = [index for index in outer if index not in taps and extents[index] > 1]
+    if scale.get(lane, 4) != 4 or limits is None or len(dims) > DIMS:
         return None
-    inner = dict(extents)
-    if matrix:
-        inner |= {tap: len(matrix[0]) for tap in taps}
-    bounds = [bound for factor in factors for bound in _bounds(factor, inner)]
-    bounds = list(dict.fromkeys(bounds))
-    if any(bad is None for bad in bounds) or len(bounds) > BOUNDS:
-        return None
-    limits = [(limit, dict(terms)) for limit, terms in (bound for bound in bounds if bound)]
-    if any(terms.get(lane, 0) not in (0, 1) or set(taps) & set(terms) for _, terms in limits):
-        return None
-    dims = [i for i in order if i != lane and i not in taps and extents[i] > 1]
-    if len(dims) > DIMS:
+    involved = {*scale, *[index for _, terms in limits for index in terms]}
+    if involved & set(taps) or any(terms.get(lane, 0) not in (0, 1) for _, terms in limits):
         return None
     # The outermost is shared among threads; the others go through the source as it lies.
-    dims = [*dims[:1], *sorted(dims[1:], key=lambda i: -abs(source.get(i, 0)))]
-    places: list[str | None] = [*dims[:1], *[None] * (DIMS - len(dims)), *dims[1:]]
-    if not dims:
-        places = [None] * DIMS
-    turned = len(dims) > 1 and source.get(dims[-1]) == 4 and dims[-1] not in scale and not matrix
-    turned = turned and not any(dims[-1] in terms for _, terms in limits)
-    kind = "unit" if source.get(lane, 0) == 4 else "transposed" if turned else "strided"
-    total = 4 * math.prod(packing.shape)
-    outermost = extents[dims[0]] if dims else 1
-    words = [max(1, min(outermost, total // CHUNK_BYTES)), extents[lane], source.get(lane, 0)]
-    words += [extents[i] if i else 1 for i in places]
-    for table in (written, source, scale):
-        words += [table.get(i, 0) if i else 0 for i in places]
-    for table in (source, written):
-        words += [table.get(tap, 0) for tap in taps] or [0, 0]
-    for limit, terms in [*limits, *[(_NO_LIMIT, {})] * (BOUNDS - len(limits))]:
-        words += [limit, *[terms.get(i, 0) if i else 0 for i in places], terms.get(lane, 0)]
-    starts = tuple(
-        sum(s * a.offset for s, a in zip(stride, factor.access, strict=True))
+    dims = [*dims[:1], *sorted(dims[1:], key=lambda index: -abs(source.get(index, 0)))]
+    alone = len(dims) > 1 and dims[-1] not in involved and not taps
+    kind = "strided"
+    if source.get(lane, 0) == 4:
+        kind = "unit"
+    elif alone and source.get(dims[-1]) == 4:
+        kind = "transposed"
+    places = [*dims[:1], *[""] * (DIMS - len(dims)), *dims[1:]] if dims else [""] * DIMS
+    chunks = 4 * math.prod(shape) // CHUNK_BYTES
+    words = [max(1, min(extents.get(places[0], 1), chunks)), extents[lane], source.get(lane, 0)]
+    words += [extents.get(index, 1) for index in places]
+    words += [table.get(index, 0) for table in (written, source, scale) for index in places]
+    words += [table.get(tap, 0) for table in (source, written) for tap in taps or ("", "")]
+    for limit, terms in [*limits, *[(_NO_LIMIT, _NO_TERMS)] * (BOUNDS - len(limits))]:
+        words += [limit, *[terms.get(index, 0) for index in (*places, lane)]]
+    starts = (
+        sum(step * affine.offset for step, affine in zip(stride, factor.access, strict=True))
         for factor, stride in zip(factors, strides, strict=True)
     )
-    return Copy(Variant(kind, len(factors) == 2, matrix), tuple(words), starts)
+    return Copy(Variant(kind, len(factors) == 2, matrix), tuple(words), tuple(starts))
 
 
 def _taps(packing: Statement, matrix: Matrix | None) -> list[str] | None:
@@ -173,18 +162,23 @@ def _steps(factor: Factor, strides: Strides) -> dict[str, int]:
     return steps
 
 
-def _bounds(
-    factor: Factor, extents: Mapping[str, int]
-) -> list[tuple[int, tuple[tuple[str, int], ...]] | None]:
-    """`sum(coefficient * index) < limit`, for each axis that reads past its end; None below 0."""
-    found: list[tuple[int, tuple[tuple[str, int], ...]] | None] = []
-    for affine, size in zip(factor.access, factor.node.shape, strict=True):
-        reach = [(c * (extents[i] - 1)) for i, c in affine.terms]
-        if affine.divisor > 1 or affine.offset + sum(min(r, 0) for r in reach) < 0:
-            found.append(None)
-        elif affine.offset + sum(max(r, 0) for r in reach) >= size:
-            found.append((size - affine.offset, tuple(sorted(affine.terms))))
-    return found
+def _limits(
+    factors: tuple[Factor, ...], extents: Mapping[str, int]
+) -> list[tuple[int, Mapping[str, int]]] | None:
+    """`sum(coefficient * index) < limit` for each axis that is read past its end.
+
+    None for reads below an axis, and for more bounds than the code can hold.
+    """
+    found: dict[tuple[int, tuple[tuple[str, int], ...]], None] = {}
+    for factor in factors:
+        for affine, size in zip(factor.access, factor.node.shape, strict=True):
+            reach = [c * (extents[index] - 1) for index, c in affine.terms]
+            if affine.divisor > 1 or affine.offset + sum(min(r, 0) for r in reach) < 0:
+                return None
+            if affine.offset + sum(max(r, 0) for r in reach) >= size:
+                found[size - affine.offset, tuple(sorted(affine.terms))] = None
+    limits: list[tuple[int, Mapping[str, int]]] = [(n, dict(terms)) for n, terms in found]
+    return limits if len(limits) <= BOUNDS else None
 
 
 def whole(node: Known) -> Statement:
@@ -194,23 +188,3 @@ def whole(node: Known) -> Statement:
     extents = tuple(zip(names, node.shape, strict=True))
     equation = Equation(Read("packed", access), Read("x", access), extents)
     return Statement(equation, (("x", node.shape),), extents, node.shape)
-
-
-def memory_order(array: Array) -> tuple[int, ...]:
-    """The axes of `array` in which it is C-contiguous, or as they are if there are none such.
-
-    Weights from files are permutations of contiguous arrays, which need no copy.
-    """
-    order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
-    flags = array.transpose(order).flags
-    return tuple(order if flags.c_contiguous and flags.aligned else range(array.ndim))
-
-
-def strides_in(order: tuple[int, ...], shape: Shape) -> Strides:
-    """The strides (bytes) of an array of `shape` that is contiguous in the `order` of its axes."""
-    strides = [0] * len(shape)
-    step = 4
-    for axis in reversed(order):
-        strides[axis] = step
-        step *= shape[axis]
-    return tuple(strides)

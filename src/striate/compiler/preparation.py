@@ -4,15 +4,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from striate.compiler.pack import Copy, Factor, copy, memory_order, product, strides_in, whole
+from striate.compiler.layout import memory_order, strides_in
+from striate.compiler.pack import Copy, Factor, copy, product, whole
 from striate.compiler.pack_code import emit_pack
 from striate.compiler.program import Kernel, Pointer, Preparation, Program, Step, Value
 from striate.compiler.schedules.base import Emission
 from striate.compiler.target import Target
 from striate.compiler.toom_cook import Matrix
-from striate.network.graph import Derived, Known, Parameter
+from striate.network.graph import Array, Derived, Known, Parameter
 from striate.notation.ir import Shape, Statement
 
 CACHE_LINE = 64
@@ -33,12 +32,12 @@ class _Wish:
 
 @dataclass(slots=True)
 class Preparer:
-    """Collects the constants that kernels ask for, in one block of `nbytes` bytes."""
+    """Collects the constants that kernels ask for, made of `arrays`, in one block of `nbytes`."""
 
+    arrays: tuple[Array, ...]
     nbytes: int = 0
     _wishes: list[_Wish] = field(default_factory=list)
     _places: dict[object, int] = field(default_factory=dict)
-    _parameters: dict[int, Parameter] = field(default_factory=dict)
     _values: dict[int, Derived] = field(default_factory=dict)
 
     def constant(
@@ -70,16 +69,15 @@ class Preparer:
         return place
 
     def _add(self, node: Known) -> None:
-        if isinstance(node, Parameter):
-            self._parameters.setdefault(_identity(node), node)
-        elif id(node) not in self._values:
+        if isinstance(node, Derived) and id(node) not in self._values:
             for _, operand in node.operands:
                 self._add(operand)
             self._values[id(node)] = node
 
     def preparation(self, target: Target, kernel: MakeKernel) -> Preparation:
         """All wishes as a program; `kernel` makes the code of an emission."""
-        numbers = {key: k for k, key in enumerate([*self._parameters, *self._values])}
+        identities = [*[id(array) for array in self.arrays], *self._values]
+        numbers = {identity: number for number, identity in enumerate(identities)}
         values = tuple(
             Value(node.statement, tuple((name, numbers[_identity(o)]) for name, o in node.operands))
             for node in self._values.values()
@@ -105,19 +103,11 @@ class Preparer:
             number = list(kernels).index(variant)
             moved = 2 * wish.nbytes
             steps.append(Step(wish.name, number, wish.copy.chunks, tuple(pointers), 0, moved))
-        table = np.array(words, np.int64).view(np.float32)
         shape = (self.nbytes // 4,)
-        program = Program(
-            tuple(kernels.values()),
-            (tuple(steps),),
-            table,
-            None,
-            0,
-            tuple(inputs.values()),
-            (shape,),
-        )
-        arrays = tuple(node.array for node in self._parameters.values())
-        return Preparation(arrays, values, tuple(inputs), program)
+        given = tuple(inputs.values())
+        codes = tuple(kernels.values())
+        program = Program(codes, (tuple(steps),), None, None, 0, given, (shape,))
+        return Preparation(self.arrays, values, tuple(inputs), tuple(words), program)
 
 
 def _identity(node: Known) -> int:

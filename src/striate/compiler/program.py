@@ -35,13 +35,15 @@ class Kernel:
     schedule: str
     equation: str
     plan: str
-    write: Callable[[], str]
+    write: Callable[[], str] | None
     code: bytes
     scratch_bytes: int
 
     @property
     def ir(self) -> str:
-        """The LLVM IR that `code` was made of, written anew."""
+        """The LLVM IR that `code` was made of, written anew; ValueError if it was stored."""
+        if self.write is None:
+            raise ValueError(f"{self.symbol} was loaded as machine code: its IR is not kept")
         return self.write()
 
 
@@ -87,10 +89,12 @@ class Preparation:
     """How constants come from parameters, once: first `values`, then the copies of `program`.
 
     The arrays are numbered, the parameters first and the values after them. The program's inputs
-    are those numbered in `inputs`, in memory order; its one output is the block of constants.
+    are those numbered in `inputs`, in memory order; its one output is the block of constants, its
+    own constants are `words` (int64), which describe the copies.
     """
 
     parameters: tuple[Array, ...]
     values: tuple[Value, ...]
     inputs: tuple[int, ...]
+    words: tuple[int, ...]
     program: Program

@@ -1,5 +1,6 @@
 """What the compiler needs to know of a CPU: vectors, registers, caches, LLVM's name for it."""
 
+import itertools
 import os
 import platform
 from dataclasses import dataclass, replace
@@ -83,6 +84,22 @@ class Target:
         if self.name in order and host in order:
             return order.index(self.name) >= order.index(host)
         return self.name in (host, "generic")
+
+
+@lru_cache(maxsize=1)
+def fingerprint() -> str | None:
+    """What `Target.host()` depends on, told without LLVM; None where the system does not say."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
+            lines = list(itertools.takewhile(str.strip, file))
+    except OSError:
+        return None
+    said = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU", "Features")
+    kept = [line.strip() for line in lines if line.startswith(said)]
+    if not any(line.startswith(("flags", "Features")) for line in kept):
+        return None
+    sizes = (_cache_bytes(1), _cache_bytes(2), os.cpu_count())
+    return "\n".join((platform.machine(), *kept, repr(sizes)))
 
 
 def _triple(machine: str) -> str:

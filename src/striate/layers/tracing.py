@@ -71,7 +71,7 @@ class Executables:
 
 def compiled(graph: Graph, threads: int | None, algorithm: str) -> "Executable":
     """The graph as machine code for this machine."""
-    from striate.compiler import compile_graph
+    from striate.compiler import program_of
     from striate.runtime import Executable
 
-    return Executable(compile_graph(graph, algorithm=algorithm), threads)
+    return Executable(program_of(graph, algorithm=algorithm), threads)

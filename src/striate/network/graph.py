@@ -108,6 +108,11 @@ class Graph:
         """Every node that an output needs, operands before their users."""
         return self._order
 
+    def arrays(self) -> tuple[Array, ...]:
+        """The arrays of the parameters in the order of `nodes`, each once."""
+        found = [node.array for node in self.nodes() if isinstance(node, Parameter)]
+        return tuple({id(array): array for array in found}.values())
+
     @cached_property
     def _order(self) -> tuple[Node, ...]:
         order: list[Node] = []

@@ -4,13 +4,13 @@ import statistics
 import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.compiler.pack import memory_order
+from striate.compiler.layout import memory_order
 from striate.compiler.program import Pointer, Preparation, Program
 from striate.notation import interpret
 from striate.runtime import team_ir
@@ -224,7 +224,8 @@ def prepared(preparation: Preparation, threads: int) -> Array:
         inputs.append(array.transpose(memory_order(array)))
     (shape,) = preparation.program.outputs
     block = aligned_empty(shape)
-    Executable(preparation.program, threads).write(inputs, [block])
+    words = np.array(preparation.words, np.int64).view(np.float32)
+    Executable(replace(preparation.program, constants=words), threads).write(inputs, [block])
     return block
 
 

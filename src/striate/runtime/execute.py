@@ -62,9 +62,9 @@ def clear() -> None:
 
 
 def _compile(graph: Graph, threads: int) -> Executable:
-    from striate.compiler import compile_graph
+    from striate.compiler import program_of
 
-    return Executable(compile_graph(graph), threads)
+    return Executable(program_of(graph), threads)
 
 
 class Kept:

@@ -78,21 +78,27 @@ def yielding() -> int:
 
 
 def _object_code() -> bytes:
-    from llvmlite import binding
+    import llvmlite
 
     ir = team_ir.team_ir(team_ir.machine())
-    triple = binding.get_process_triple()
-    version = ".".join(str(part) for part in binding.llvm_version_info)
-    key = f"team {hashlib.sha256(ir.encode()).hexdigest()} {triple} LLVM {version}"
+    source = hashlib.sha256(ir.encode()).hexdigest()
+    system = f"{platform.system()} {platform.machine()}"
+    key = f"team {source} {system} llvmlite {llvmlite.__version__}"
     cache = CodeCache()
     code = cache.get(key)
     if code is None:
-        binding.initialize_native_target()
-        binding.initialize_native_asmprinter()
-        target = binding.Target.from_triple(triple)
-        machine = target.create_target_machine(opt=2, reloc="pic", codemodel="small")
-        module = binding.parse_assembly(ir)
-        module.verify()
-        code = bytes(machine.emit_object(module))
+        code = _compiled(ir)
         cache.put(key, code)
     return code
+
+
+def _compiled(ir: str) -> bytes:
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    target = binding.Target.from_triple(binding.get_process_triple())
+    machine = target.create_target_machine(opt=2, reloc="pic", codemodel="small")
+    module = binding.parse_assembly(ir)
+    module.verify()
+    return bytes(machine.emit_object(module))

@@ -1,0 +1,72 @@
+"""Programs as bytes: plain data of a few known classes, and nothing that a reader would run.
+
+The format is pickle's, read by a reader that makes tuples, numbers, texts and the classes of
+programs and statements, and refuses everything else by name.
+"""
+
+import io
+import pickle
+from dataclasses import replace
+
+from striate.compiler import program as programs
+from striate.compiler.program import Program
+from striate.notation import ir
+
+_CLASSES = {
+    (kind.__module__, kind.__qualname__): kind
+    for kind in (
+        programs.Kernel,
+        programs.Pointer,
+        programs.Preparation,
+        programs.Program,
+        programs.Step,
+        programs.Value,
+        ir.Affine,
+        ir.Apply,
+        ir.Constant,
+        ir.Equation,
+        ir.Position,
+        ir.Read,
+        ir.Reduce,
+        ir.Statement,
+    )
+}
+
+
+class StorageError(ValueError):
+    """Bytes that hold no program of this version."""
+
+
+def dumps(program: Program) -> bytes:
+    """`program` without its parameters, its large constants, and its kernels' IR."""
+    return pickle.dumps(_bare(program), protocol=5)
+
+
+def loads(content: bytes) -> Program:
+    """The program in `content`. Raises StorageError."""
+    try:
+        found = _Reader(io.BytesIO(content)).load()
+    except StorageError:
+        raise
+    except Exception as error:
+        raise StorageError(f"no program of this version: {error}") from error
+    if not isinstance(found, Program):
+        raise StorageError(f"a {type(found).__name__} is stored, no program")
+    return found
+
+
+def _bare(program: Program) -> Program:
+    """The program with nothing in it but plain data."""
+    preparation = program.preparation
+    if preparation is not None:
+        preparation = replace(preparation, parameters=(), program=_bare(preparation.program))
+    kernels = tuple(replace(kernel, write=None) for kernel in program.kernels)
+    return replace(program, kernels=kernels, constants=None, preparation=preparation)
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> type:
+        kind = _CLASSES.get((module, name))
+        if kind is None:
+            raise StorageError(f"{module}.{name} is none of the classes of a program")
+        return kind
