@@ -28,6 +28,7 @@ from striate.notation.ir import Statement
 from striate.transforms.features_last import features_last
 from striate.transforms.fold import fold
 from striate.transforms.fuse import fuse
+from striate.transforms.pool_first import pool_first
 from striate.transforms.read_through import read_through
 
 
@@ -47,7 +48,8 @@ def compile_graph(
 
 def _transformed(graph: Graph, algorithm: str) -> Graph:
     """The graph folded and fused, and fused again where contractions had their axes moved."""
-    fused = fuse(read_through(fold(graph), reorder=algorithm != "direct"))
+    reorder = algorithm != "direct"
+    fused = fuse(pool_first(read_through(fold(graph), reorder=reorder), reorder=reorder))
     moved = features_last(fused)
     return fused if moved is fused else fuse(moved)
 
