@@ -18,7 +18,7 @@ from striate.compiler.pack import pack
 from striate.compiler.place import levels
 from striate.compiler.plan import Plan, Work, make_plan
 from striate.compiler.program import Kernel, Pointer, Program, Step
-from striate.compiler.schedules import generic
+from striate.compiler.schedules import generic, staged
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.target import Target
 from striate.compiler.toom_cook import Matrix
@@ -28,6 +28,7 @@ from striate.notation.ir import Statement
 from striate.transforms.features_last import features_last
 from striate.transforms.fold import fold
 from striate.transforms.fuse import fuse
+from striate.transforms.nest import nest
 from striate.transforms.pool_first import pool_first
 from striate.transforms.read_through import read_through
 
@@ -51,7 +52,7 @@ def _transformed(graph: Graph, algorithm: str) -> Graph:
     reorder = algorithm != "direct"
     fused = fuse(pool_first(read_through(fold(graph), reorder=reorder), reorder=reorder))
     moved = features_last(fused)
-    return fused if moved is fused else fuse(moved)
+    return nest(fused if moved is fused else fuse(moved), staged.pays)
 
 
 @cache

@@ -10,21 +10,28 @@ def multiply_adds(statement: Statement) -> int:
     """Multiply-adds of the contractions in `statement`: sums of products of different tensors.
 
     Each costs its output times its reduction; bias, activation and pooling count nothing, as in
-    torchvision's tables.
+    torchvision's tables. A sum within a sum is counted once for each of its values.
     """
     extents = dict(statement.extents)
-    outer = prod(extents[i] for i in indices_of(statement.equation.output.access))
-    return outer * _contractions(statement.equation.expression, extents)
+    outer = frozenset(indices_of(statement.equation.output.access))
+    return _contractions(statement.equation.expression, extents, outer)
 
 
-def _contractions(expression: Expression, extents: dict[str, int]) -> int:
-    """Multiply-adds at one point of the indices around `expression`."""
+def _contractions(
+    expression: Expression, extents: dict[str, int], around: frozenset[str], *, nested: bool = False
+) -> int:
+    """Multiply-adds of `expression` at all places of the indices `around` it."""
     match expression:
         case Apply(_, arguments):
-            return sum(_contractions(argument, extents) for argument in arguments)
+            parts = [_contractions(part, extents, around, nested=nested) for part in arguments]
+            return sum(parts)
         case Reduce(kind, indices, body):
-            one = int(kind == "sum" and _is_product(body)) + _contractions(body, extents)
-            return one * prod(extents[index] for index in indices)
+            if nested:
+                around &= {i for read in reads(body) for i in indices_of(read.access)}
+            inside = around | set(indices)
+            product = kind == "sum" and _is_product(body)
+            once = prod(extents[index] for index in inside)
+            return product * once + _contractions(body, extents, inside, nested=True)
         case _:
             return 0
 

@@ -12,6 +12,7 @@ to end at the border, so that there is one kernel and no remainder loop.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -114,9 +115,12 @@ def _waste(tile: Tile, rows: int, columns: int, vectors: int) -> float:
 
 
 class Direct:
-    """One emission; the fields are the decisions."""
+    """One emission; the fields are the decisions.
 
-    def __init__(self, task: Task, contraction: Contraction) -> None:
+    `even` are reads beyond the contraction's along which the pixels of a tile must lie evenly.
+    """
+
+    def __init__(self, task: Task, contraction: Contraction, even: Sequence[Read] = ()) -> None:
         self.task, self.contraction, self.target = task, contraction, task.target
         self.extents = dict(task.statement.extents)
         assert contraction.feature is not None
@@ -124,7 +128,7 @@ class Direct:
         self.groups = self.extents[contraction.group] if contraction.group else 1
         outside = outer_reads(task.statement.equation.expression) or []
         self.tensors = [contraction.data, task.output, *[r for r in outside if r.access]]
-        self.axes = self._merge(list(contraction.rows), self.tensors)
+        self.axes = self._merge(list(contraction.rows), [*self.tensors, *even])
         self.tile = self._choose_tile()
         self.width = self.tile.vectors * self.target.lanes
         self.blocks = math.ceil(self.features / self.width)
