@@ -17,8 +17,8 @@ INNER = ("{}", "relu({} + B[c])", "clip({} + B[c], 0, 6)")
 OUTER = ("{}", "relu({} + A[j])", "{} + A[j] + R[b,p,q,j]")
 
 
-def target_of(name: str, l2: int) -> Target:
-    return replace(Target.named(name), l2=l2)
+def target_of(name: str, l2: int, split: bool) -> Target:
+    return replace(Target.named(name), l2=l2, split=split)
 
 
 @pytest.mark.parametrize("target", RUNNABLE)
@@ -50,7 +50,7 @@ def test_depthwise(target: str, data: st.DataObject) -> None:
     layouts = {}
     if draw(st.booleans()):
         layouts["y"] = Layout.padded(output, (1, 0, 2, 1))
-    check(staged, stated, target_of(target, draw(caches)), layouts)
+    check(staged, stated, target_of(target, draw(caches), draw(st.booleans())), layouts)
 
 
 @pytest.mark.parametrize("target", RUNNABLE)
@@ -91,4 +91,4 @@ def test_element_wise(target: str, data: st.DataObject) -> None:
         layouts["y"] = Layout.padded((*shape, j), (1, 0, 2, 1))
     if draw(st.booleans()):
         layouts["x"] = Layout.padded((*shape, c), (2, 0, 1, 1))
-    check(staged, stated, target_of(target, draw(caches)), layouts)
+    check(staged, stated, target_of(target, draw(caches), draw(st.booleans())), layouts)

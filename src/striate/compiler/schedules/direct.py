@@ -77,7 +77,8 @@ def product_seconds(statement: Statement, contraction: Contraction, target: Targ
     """The time that the products take (s), or their weights to arrive."""
     extents = dict(statement.extents)
     features = extents[contraction.feature] if contraction.feature else 1
-    lanes = math.ceil(features / target.lanes) * target.lanes
+    lanes = target.for_features(features).lanes
+    lanes = math.ceil(features / lanes) * lanes
     work = 2.0 * math.prod(extents.values()) / features * lanes
     weights = 4.0 * math.prod(dict(statement.shapes)[contraction.weight.tensor])
     return max(work / target.flops_per_second, weights / target.bytes_per_second)
@@ -121,10 +122,11 @@ class Direct:
     """
 
     def __init__(self, task: Task, contraction: Contraction, even: Sequence[Read] = ()) -> None:
-        self.task, self.contraction, self.target = task, contraction, task.target
+        self.task, self.contraction = task, contraction
         self.extents = dict(task.statement.extents)
         assert contraction.feature is not None
         self.features = self.extents[contraction.feature]
+        self.target = task.target.for_features(self.features)
         self.groups = self.extents[contraction.group] if contraction.group else 1
         outside = outer_reads(task.statement.equation.expression) or []
         self.tensors = [contraction.data, task.output, *[r for r in outside if r.access]]
@@ -138,7 +140,7 @@ class Direct:
         row_chunks = max(row_chunks, math.ceil(FEWEST_CHUNKS / self.panels))
         self.row_chunks = min(self.total, row_chunks)
         self.panel_chunks = min(self.panels, math.ceil(CHUNKS / self.row_chunks))
-        self.builder = Builder(task.target)
+        self.builder = Builder(self.target)
         self.pointers: dict[str, Value] = {}
 
     def _merge(self, indices: list[str], reads: list[Read]) -> list[Axis]:
