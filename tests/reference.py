@@ -14,6 +14,7 @@ from striate.notation.ir import Apply, Constant, Position, Read, Reduce
 IDENTITY = {"sum": 0.0, "max": -np.inf, "min": np.inf, "prod": 1.0}
 COMBINE = {"sum": np.add, "max": np.maximum, "min": np.minimum, "prod": np.multiply}
 FUNCTIONS = {
+    "where": lambda c, x, y: np.where(c != 0, x, y),
     "add": np.add,
     "subtract": np.subtract,
     "multiply": np.multiply,

@@ -7,6 +7,7 @@ from striate.compiler.schedules import (
     generic,
     grouped,
     im2col,
+    planes,
     staged,
     window,
     winograd,
@@ -17,7 +18,16 @@ from striate.compiler.target import Target
 from striate.network.graph import Computed, Parameter
 
 # To add a schedule is to add its module to this tuple.
-SCHEDULES: tuple[Schedule, ...] = (winograd, direct, grouped, window, staged, im2col, generic)
+SCHEDULES: tuple[Schedule, ...] = (
+    winograd,
+    direct,
+    grouped,
+    window,
+    staged,
+    planes,
+    im2col,
+    generic,
+)
 # Schedules by the name of the algorithm that a user may ask for.
 ALGORITHMS: Mapping[str, tuple[Schedule, ...]] = {
     "auto": SCHEDULES,

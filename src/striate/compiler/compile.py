@@ -18,7 +18,7 @@ from striate.compiler.pack import pack
 from striate.compiler.place import levels
 from striate.compiler.plan import Plan, Work, make_plan
 from striate.compiler.program import Kernel, Pointer, Program, Step
-from striate.compiler.schedules import generic, staged
+from striate.compiler.schedules import generic, planes, staged
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.target import Target
 from striate.compiler.toom_cook import Matrix
@@ -52,7 +52,9 @@ def _transformed(graph: Graph, algorithm: str) -> Graph:
     reorder = algorithm != "direct"
     fused = fuse(pool_first(read_through(fold(graph), reorder=reorder), reorder=reorder))
     moved = features_last(fused)
-    return nest(fused if moved is fused else fuse(moved), staged.pays)
+    return nest(
+        fused if moved is fused else fuse(moved), lambda s: planes.pays(s) or staged.pays(s)
+    )
 
 
 @cache

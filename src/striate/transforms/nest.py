@@ -7,10 +7,13 @@ from striate.network.graph import Computed, Concatenated, Graph, Node
 from striate.notation.ir import (
     Affine,
     Apply,
+    Constant,
     Equation,
     Expression,
+    Position,
     Read,
     Reduce,
+    Shape,
     Statement,
     reads,
     walk,
@@ -20,7 +23,6 @@ from striate.transforms.rewrite import (
     fresh,
     outside_reductions,
     rebuild,
-    rename,
     substitute,
     transform,
 )
@@ -59,7 +61,10 @@ def _nested(node: Computed, single: set[int]) -> Computed | None:
     for data in _factors(node.statement.equation.expression):
         producer = named[data.tensor]
         if isinstance(producer, Computed) and id(producer) in single:
-            return _inlined(_without_single_places(node, data), data.tensor, producer)
+            reader = _without_single_places(node, data)
+            for part in _factors(producer.statement.equation.expression):
+                producer = _without_single_places(producer, part)
+            return _inlined(reader, data.tensor, producer)
     return None
 
 
@@ -109,28 +114,34 @@ def _without_single_places(node: Computed, data: Read) -> Computed:
 
 
 def _inlined(node: Computed, tensor: str, producer: Computed) -> Computed | None:
-    """`node` with `producer`'s expression for its one read of `tensor`, which must be plain."""
+    """`node` with `producer`'s expression for its one read of `tensor`.
+
+    Where that read leaves the box of `tensor`, the expression is one that exists only within it.
+    """
     outer, inner = node.statement, producer.statement
     found = [read for read in reads(outer.equation.expression) if read.tensor == tensor]
-    if len(found) != 1:
-        return None
     sources = [affine.index for affine in inner.equation.output.access]
-    targets = [affine.index for affine in found[0].access]
-    if None in sources or None in targets or len(set(targets)) < len(targets):
+    if len(found) != 1 or None in sources or any(a.divisor > 1 for a in found[0].access):
         return None
     extents = dict(outer.extents)
-    names = {a: b for a, b in zip(sources, targets, strict=True) if a and b}
-    if any(dict(inner.extents)[a] != extents[b] for a, b in names.items()):
-        return None
-    own = [index for index, _ in inner.extents if index not in names]
-    indices = {**names, **fresh(own, set(extents))}
+    own = [index for index, _ in inner.extents if index not in sources]
+    indices = fresh(own, set(extents))
+    targets = {index: Affine(((new, 1),)) for index, new in indices.items()}
+    targets |= {a: b for a, b in zip(sources, found[0].access, strict=True) if a}
     taken = {name for name, _ in node.operands} | {outer.equation.output.tensor}
     tensors = fresh([name for name, _ in producer.operands], taken - {tensor})
-    data = rename(inner.equation.expression, indices, tensors)
+    data = _moved(inner.equation.expression, targets, tensors)
+    if data is None:
+        return None
+    if not _within(found[0], extents, producer.shape):
+        guard = _guard(data, found[0])
+        if guard is None:
+            return None
+        data = Apply("where", (Constant(1.0), data, guard))
     expression = transform(
         outer.equation.expression, lambda part: data if part == found[0] else None
     )
-    sizes = extents | {indices[index]: size for index, size in inner.extents}
+    sizes = extents | {indices[index]: dict(inner.extents)[index] for index in own}
     operands = {tensors[name]: operand for name, operand in producer.operands}
     operands |= {name: operand for name, operand in node.operands if name != tensor}
     order = list(dict.fromkeys(read.tensor for read in reads(expression)))
@@ -141,3 +152,42 @@ def _inlined(node: Computed, tensor: str, producer: Computed) -> Computed | None
         outer.shape,
     )
     return Computed(statement, tuple((name, operands[name]) for name in order), node.label)
+
+
+def _moved(
+    expression: Expression, targets: dict[str, Affine], tensors: dict[str, str]
+) -> Expression | None:
+    """`expression` at the places `targets`, or None where one of them is used as a number."""
+    if any(isinstance(part, Position) for part in walk(expression)):
+        return None
+
+    def change(part: Expression) -> Expression | None:
+        match part:
+            case Read(tensor, access):
+                return Read(tensors[tensor], tuple(substitute(a, targets) for a in access))
+            case Reduce(kind, indices, body):
+                renamed = tuple(targets[index].index or "" for index in indices)
+                return Reduce(kind, renamed, transform(body, change))
+            case _:
+                return None
+
+    return transform(expression, change)
+
+
+def _within(read: Read, extents: dict[str, int], shape: Shape) -> bool:
+    """Whether no place of the indices takes `read` out of its tensor's box."""
+    for affine, size in zip(read.access, shape, strict=True):
+        reach = [c * (extents[index] - 1) for index, c in affine.terms]
+        low = affine.offset + sum(min(r, 0) for r in reach)
+        high = affine.offset + sum(max(r, 0) for r in reach)
+        if low < 0 or high >= size:
+            return False
+    return True
+
+
+def _guard(data: Expression, read: Read) -> Read | None:
+    """A read within `data` that exists where `read` does: of the same rows and columns."""
+    for part in reads(data):
+        if part.access[:-1] == read.access[:-1] and len(part.access) > 1:
+            return Read(part.tensor, (*part.access[:-1], Affine(())))
+    return None

@@ -173,13 +173,17 @@ class Direct:
                         continue
                     tile = Tile(r, c, v)
                     # What is wasted bounds the cost from below, and most tiles waste too much.
-                    waste = _waste(tile, rows, columns, vectors)
+                    waste = _waste(tile, rows, columns, vectors) * self._surplus(tile)
                     cost = waste if waste >= least else waste * self._cycles(tile)
                     if cost < least - 1e-9 and self._conflicts(tile):
                         cost *= 1.3
                     if cost < least - 1e-9:
                         best, least = tile, cost
         return best
+
+    def _surplus(self, tile: Tile) -> float:
+        """How much longer the work takes for other reasons."""
+        return 1.0
 
     def _cycles(self, tile: Tile) -> float:
         """Cycles for each multiply-add of vectors: at least 1, more for loads and latency."""

@@ -21,6 +21,7 @@ from striate.compiler.schedules import grouped
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.schedules.chunks import estimated_seconds
 from striate.compiler.schedules.contraction import (
+    Contraction,
     fits_layout,
     match_contraction,
 )
@@ -32,7 +33,7 @@ from striate.compiler.schedules.epilogue import (
 )
 from striate.compiler.schedules.staging import Staging, cut
 from striate.compiler.target import Target
-from striate.notation.ir import Apply, Read, Reduce, Statement
+from striate.notation.ir import Apply, Read, Reduce, Statement, reads
 from striate.transforms.rewrite import has_reduction, outside_reductions
 
 name = "staged"
@@ -122,11 +123,21 @@ def _match(statement: Statement, target: Target) -> Nest | None:
         return None
     if not fits_epilogue(outer) or not fits_layout(outer, contraction):
         return None
+    if _repeats(inner, contraction):
+        return None
     if has_reduction(inner.equation.expression):
         fits = grouped.match(inner, target.lanes) is not None
     else:
         fits = fits_epilogue(inner)
     return Nest(inner, outer) if fits else None
+
+
+def _repeats(inner: Statement, contraction: Contraction) -> bool:
+    """Whether windows of the product meet: the inner layer would be computed for each of them."""
+    rows, summed = set(contraction.rows), set(contraction.reduction.indices)
+    accesses = [a for read in reads(inner.equation.expression) for a in read.access]
+    found = [{index for index, _ in affine.terms} for affine in accesses]
+    return any(indices & rows and indices & summed for indices in found)
 
 
 class _Staged(Staging):

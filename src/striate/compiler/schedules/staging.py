@@ -32,14 +32,14 @@ def cut(
     extents = dict(statement.extents)
     shape = tuple(extents[index] for index in indices)
     rest = transform(equation.expression, lambda node: stage if node == data else None)
-    inner = _statement(stage, data, extents, shapes, shape)
-    outer = _statement(
+    inner = statement_of(stage, data, extents, shapes, shape)
+    outer = statement_of(
         equation.output, rest, extents, {**shapes, stage.tensor: shape}, statement.shape
     )
     return inner, outer
 
 
-def _statement(
+def statement_of(
     output: Read,
     expression: Expression,
     extents: Mapping[str, int],
