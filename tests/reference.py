@@ -8,12 +8,13 @@ from itertools import product
 
 import numpy as np
 
-from striate.network.graph import Computed, Concatenated, Input, Parameter
+from striate.network.graph import Computed, Concatenated, Derived, Input, Parameter
 from striate.notation.ir import Apply, Constant, Position, Read, Reduce
 
 IDENTITY = {"sum": 0.0, "max": -np.inf, "min": np.inf, "prod": 1.0}
 COMBINE = {"sum": np.add, "max": np.maximum, "min": np.minimum, "prod": np.multiply}
 FUNCTIONS = {
+    "where": lambda c, x, y: np.where(c != 0, x, y),
     "add": np.add,
     "subtract": np.subtract,
     "multiply": np.multiply,
@@ -40,6 +41,8 @@ def evaluate(graph, *arrays, keep=None):
                 pass
             case Parameter(_, array):
                 values[id(node)] = array
+            case Derived():
+                values[id(node)] = derived(node)
             case Concatenated(parts, axis, _):
                 values[id(node)] = np.concatenate([values[id(part)] for part in parts], axis)
             case Computed(statement, operands, label):
@@ -49,6 +52,13 @@ def evaluate(graph, *arrays, keep=None):
         if keep is not None and hasattr(node, "label"):
             keep[node.label] = values[id(node)]
     return tuple([values[id(node)] for node in graph.outputs])
+
+
+def derived(node):
+    """An array made of parameters."""
+    if isinstance(node, Parameter):
+        return node.array
+    return run(node.statement, {name: derived(operand) for name, operand in node.operands})
 
 
 def run(statement, operands):

@@ -1,5 +1,7 @@
 """The schedules of contractions compute what the interpreter says, at any size, on any layout."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -350,3 +352,20 @@ def test_neon_assembly(width: int) -> None:
     for schedule, stated in ((direct, whole), (grouped, groups)):
         assert schedule.seconds(stated, target) is not None
         assert "fmla" in assembly(emit(schedule, stated, target)[1].write().function("k"), target)
+
+
+@pytest.mark.skipif("avx512" not in RUNNABLE, reason="needs a CPU with AVX-512")
+@pytest.mark.parametrize(("n", "lanes"), [(3, 8), (8, 8), (16, 16), (23, 8), (24, 8), (40, 8)])
+def test_half_vectors_where_whole_ones_would_be_empty(n: int, lanes: int) -> None:
+    stated = statement(
+        "y[b,p,q,j] = relu(sum[u,v,i](W[u,v,i,j] * x[b,p+u-1,q+v-1,i]) + B[j])",
+        {"x": (1, 7, 9, 5), "W": (3, 3, 5, n), "B": (n,)},
+    )
+    wide = Target.named("avx512")
+    split = replace(wide, split=True)
+    assert f"vectors of {lanes};" in emit(direct, stated, split)[1].plan
+    assert "vectors of 16;" in emit(direct, stated, wide)[1].plan
+    operands = operands_for(stated)
+    expected = run(direct, stated, operands, wide)
+    np.testing.assert_array_equal(run(direct, stated, operands, split), expected)
+    check(direct, stated, split)

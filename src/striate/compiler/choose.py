@@ -2,14 +2,32 @@
 
 from collections.abc import Mapping
 
-from striate.compiler.schedules import direct, generic, grouped, im2col, window, winograd
+from striate.compiler.schedules import (
+    direct,
+    generic,
+    grouped,
+    im2col,
+    planes,
+    staged,
+    window,
+    winograd,
+)
 from striate.compiler.schedules.base import Schedule
 from striate.compiler.schedules.contraction import match_contraction
 from striate.compiler.target import Target
 from striate.network.graph import Computed, Known
 
 # To add a schedule is to add its module to this tuple.
-SCHEDULES: tuple[Schedule, ...] = (winograd, direct, grouped, window, im2col, generic)
+SCHEDULES: tuple[Schedule, ...] = (
+    winograd,
+    direct,
+    grouped,
+    window,
+    staged,
+    planes,
+    im2col,
+    generic,
+)
 # Schedules by the name of the algorithm that a user may ask for.
 ALGORITHMS: Mapping[str, tuple[Schedule, ...]] = {
     "auto": SCHEDULES,

@@ -14,7 +14,7 @@ from striate.compiler.place import levels
 from striate.compiler.plan import Plan, Work, make_plan
 from striate.compiler.preparation import Preparer
 from striate.compiler.program import Kernel, Pointer, Program, Step
-from striate.compiler.schedules import generic
+from striate.compiler.schedules import generic, planes, staged
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.target import Target
 from striate.network.graph import Graph, Known
@@ -23,6 +23,8 @@ from striate.notation.ir import Statement
 from striate.transforms.features_last import features_last
 from striate.transforms.fold import fold
 from striate.transforms.fuse import fuse
+from striate.transforms.nest import nest
+from striate.transforms.pool_first import pool_first
 from striate.transforms.read_through import read_through
 
 
@@ -35,15 +37,20 @@ def compile_graph(
     (Winograd), which moves results by a few 1e-6 of the largest. Raises ValueError for another.
     """
     target = target or Target.host()
-    plan = make_plan(_transformed(graph, algorithm), target, algorithm)
+    plan = make_plan(_transformed(graph, target, algorithm), target, algorithm)
     return _Assembly(plan, target, Preparer(graph.arrays())).program()
 
 
-def _transformed(graph: Graph, algorithm: str) -> Graph:
+def _transformed(graph: Graph, target: Target, algorithm: str) -> Graph:
     """The graph folded and fused, and fused again where contractions had their axes moved."""
-    fused = fuse(read_through(fold(graph), reorder=algorithm != "direct"))
+    reorder = algorithm != "direct"
+    fused = fuse(pool_first(read_through(fold(graph), reorder=reorder), reorder=reorder))
     moved = features_last(fused)
-    return fused if moved is fused else fuse(moved)
+
+    def pays(nested: Statement) -> bool:
+        return planes.pays(nested, target) or staged.pays(nested, target)
+
+    return nest(fused if moved is fused else fuse(moved), pays)
 
 
 def _ir(emission: Emission, symbol: str) -> str:

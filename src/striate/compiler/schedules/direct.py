@@ -12,6 +12,7 @@ to end at the border, so that there is one kernel and no remainder loop.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -76,7 +77,8 @@ def product_seconds(statement: Statement, contraction: Contraction, target: Targ
     """The time that the products take (s), or their weights to arrive."""
     extents = dict(statement.extents)
     features = extents[contraction.feature] if contraction.feature else 1
-    lanes = math.ceil(features / target.lanes) * target.lanes
+    lanes = target.for_features(features).lanes
+    lanes = math.ceil(features / lanes) * lanes
     work = 2.0 * math.prod(extents.values()) / features * lanes
     weights = 4.0 * math.prod(dict(statement.shapes)[contraction.weight.tensor])
     return max(work / target.flops_per_second, weights / target.bytes_per_second)
@@ -114,17 +116,21 @@ def _waste(tile: Tile, rows: int, columns: int, vectors: int) -> float:
 
 
 class Direct:
-    """One emission; the fields are the decisions."""
+    """One emission; the fields are the decisions.
 
-    def __init__(self, task: Task, contraction: Contraction) -> None:
-        self.task, self.contraction, self.target = task, contraction, task.target
+    `even` are reads beyond the contraction's along which the pixels of a tile must lie evenly.
+    """
+
+    def __init__(self, task: Task, contraction: Contraction, even: Sequence[Read] = ()) -> None:
+        self.task, self.contraction = task, contraction
         self.extents = dict(task.statement.extents)
         assert contraction.feature is not None
         self.features = self.extents[contraction.feature]
+        self.target = task.target.for_features(self.features)
         self.groups = self.extents[contraction.group] if contraction.group else 1
         outside = outer_reads(task.statement.equation.expression) or []
         self.tensors = [contraction.data, task.output, *[r for r in outside if r.access]]
-        self.axes = self._merge(list(contraction.rows), self.tensors)
+        self.axes = self._merge(list(contraction.rows), [*self.tensors, *even])
         self.tile = self._choose_tile()
         self.width = self.tile.vectors * self.target.lanes
         self.blocks = math.ceil(self.features / self.width)
@@ -134,7 +140,7 @@ class Direct:
         row_chunks = max(row_chunks, math.ceil(FEWEST_CHUNKS / self.panels))
         self.row_chunks = min(self.total, row_chunks)
         self.panel_chunks = min(self.panels, math.ceil(CHUNKS / self.row_chunks))
-        self.builder = Builder(task.target)
+        self.builder = Builder(self.target)
         self.pointers: dict[str, Value] = {}
 
     def _merge(self, indices: list[str], reads: list[Read]) -> list[Axis]:
@@ -167,13 +173,17 @@ class Direct:
                         continue
                     tile = Tile(r, c, v)
                     # What is wasted bounds the cost from below, and most tiles waste too much.
-                    waste = _waste(tile, rows, columns, vectors)
+                    waste = _waste(tile, rows, columns, vectors) * self._surplus(tile)
                     cost = waste if waste >= least else waste * self._cycles(tile)
                     if cost < least - 1e-9 and self._conflicts(tile):
                         cost *= 1.3
                     if cost < least - 1e-9:
                         best, least = tile, cost
         return best
+
+    def _surplus(self, tile: Tile) -> float:
+        """How much longer the work takes for other reasons."""
+        return 1.0
 
     def _cycles(self, tile: Tile) -> float:
         """Cycles for each multiply-add of vectors: at least 1, more for loads and latency."""

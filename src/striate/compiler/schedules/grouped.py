@@ -46,7 +46,7 @@ MOST_TAPS = 49
 
 
 def seconds(statement: Statement, target: Target) -> float | None:
-    if _match(statement, target.lanes) is None:
+    if match(statement, target.lanes) is None:
         return None
     work = 2.0 * math.prod(dict(statement.extents).values())
     moved = 4.0 * sum(math.prod(shape) for _, shape in statement.shapes)
@@ -60,7 +60,7 @@ def halo(statement: Statement) -> dict[str, Halo]:
     return {contraction.data.tensor: margin} if margin else {}
 
 
-def _match(statement: Statement, lanes: int) -> Contraction | None:
+def match(statement: Statement, lanes: int) -> Contraction | None:
     """A contraction whose groups read and write N features each, N a divisor of the lanes."""
     contraction = match_contraction(statement)
     if contraction is None or contraction.group is None or len(contraction.rows) < 2:
@@ -87,72 +87,48 @@ def _width(contraction: Contraction, extents: Mapping[str, int]) -> int:
 
 
 def emit(task: Task) -> Emission:
-    contraction = _match(task.statement, task.target.lanes)
+    contraction = match(task.statement, task.target.lanes)
     assert contraction is not None
     return _Grouped(task, contraction).emission()
 
 
-class _Grouped:
-    """One emission."""
+class Tile:
+    """The code of one tile: `columns` pixels of a line of `size` along the row index `column`."""
 
-    def __init__(self, task: Task, contraction: Contraction) -> None:
-        self.task, self.contraction, self.target = task, contraction, task.target
+    def __init__(
+        self,
+        builder: Builder,
+        task: Task,
+        contraction: Contraction,
+        pointers: Mapping[str, Value],
+        column: str,
+        size: int,
+    ) -> None:
+        self.builder, self.task, self.contraction = builder, task, contraction
+        self.pointers, self.column, self.size = pointers, column, size
         self.extents = dict(task.statement.extents)
-        self.builder = Builder(task.target)
-        *self.outer, self.column = contraction.rows
-        assert contraction.group is not None
         self.width = _width(contraction, self.extents)
-        self.features = self.extents[contraction.group] * self.width
+        self.features = task.statement.shape[-1]
         self.columns = self._choose_columns()
-        self.lines = math.prod(self.extents[index] for index in self.outer)
-        self.chunks = min(CHUNKS, self.lines)
-        self.pointers: dict[str, Value] = {}
 
     def _choose_columns(self) -> int:
-        """Pixels a tile: as many as registers allow, with the least overlap at the border."""
-        size = self.extents[self.column]
-        room = (self.target.registers * 3 // 4) // self.width
-        most = max(1, min(size, room, 8 if self.target.registers >= 32 else 5))
+        """As many pixels as registers allow, with the least overlap at the border."""
+        registers, size = self.task.target.registers, self.size
+        most = max(1, min(size, registers * 3 // 4 // self.width, 8 if registers >= 32 else 5))
         return min(range(1, most + 1), key=lambda c: (-(-size // c) * (c + 1.5) / size, -c))
 
-    def emission(self) -> Emission:
-        lanes = self.target.lanes
-        plan = f"{name}: tile of {self.columns} pixels by 1 vector of {lanes}; {self.chunks} chunks"
-        packed = {self.contraction.weight.tensor: self._packing()}
-        return Emission(self._write, self.chunks, plan, packed)
+    @property
+    def count(self) -> int:
+        """Tiles of a line."""
+        return -(-self.size // self.columns)
 
-    def _write(self) -> Builder:
-        b = self.builder = Builder(self.target)
-        for position, (tensor, _) in enumerate(self.task.layouts):
-            self.pointers[tensor] = b.argument(position)
-        size = self.extents[self.column]
-        tiles = -(-size // self.columns)
-        first, last = share(b, "%chunk", self.chunks, self.lines)
-        lanes = self.target.lanes
-        whole, rest = divmod(self.features, lanes)
-        with b.loop(first, last) as line:
-            start = self._decode(line.index)
-            with b.loop(0, tiles) as tile:
-                left = b.minimum(b.multiply(tile.index, self.columns), size - self.columns)
-                start[self.column] = left
-                if whole:
-                    with b.loop(0, whole) as block:
-                        self._tile(start, b.multiply(block.index, lanes * 4), None)
-                if rest:
-                    self._tile(start, whole * lanes * 4, rest)
-        return b
+    def left(self, number: Offset) -> Offset:
+        """The first column of a tile; the last one ends at the border."""
+        b = self.builder
+        return b.minimum(b.multiply(number, self.columns), self.size - self.columns)
 
-    def _decode(self, line: Value) -> dict[str, Offset]:
-        """The outer row indices of a line."""
-        start: dict[str, Offset] = {}
-        rest: Offset = line
-        for index in reversed(self.outer):
-            size = self.extents[index]
-            start[index] = self.builder.remainder(rest, size)
-            rest = self.builder.divide(rest, size)
-        return start
-
-    def _position(self, read: Read, start: dict[str, Offset], feature: Offset) -> Offset:
+    def position(self, read: Read, start: Mapping[str, Offset], feature: Offset) -> Offset:
+        """The byte offset of `read` at a pixel; `feature` is that of the first feature."""
         b = self.builder
         offset: Offset = self.task.base(read)
         for index, place in start.items():
@@ -162,10 +138,13 @@ class _Grouped:
         )
         return b.add(offset, feature) if along else offset
 
-    def _tile(self, start: dict[str, Offset], feature: Offset, lanes: int | None) -> None:
+    def write(
+        self, start: Mapping[str, Offset], feature: Offset, lanes: int | None, output: Value
+    ) -> None:
+        """Compute the tile that begins at the pixel `start`; its vectors go to `output`."""
         b, task, contraction = self.builder, self.task, self.contraction
         data = contraction.data
-        pixels = b.at(self.pointers[data.tensor], self._position(data, start, feature))
+        pixels = b.at(self.pointers[data.tensor], self.position(data, start, feature))
         weights = b.at(self.pointers[contraction.weight.tensor], feature)
         columns, rotations = range(self.columns), range(self.width)
         sums = {(column, r): b.zero() for column in columns for r in rotations}
@@ -184,20 +163,19 @@ class _Grouped:
         for column in columns:
 
             def address(read: Read, c: int = column) -> tuple[Value, Offset]:
-                offset = self._position(read, start, feature)
+                offset = self.position(read, start, feature)
                 return self.pointers[read.tensor], b.add(offset, c * task.step(read, self.column))
 
             total = self._rotate([sums[column, r] for r in rotations])
             result = emit_epilogue(b, task, {contraction.reduction: total}, address, lanes)
-            pointer, offset = address(task.output)
-            b.store(result, b.at(pointer, offset), lanes)
+            b.store(result, b.at(output, column * task.step(task.output, self.column)), lanes)
 
     def _rotate(self, sums: list[Value]) -> Value:
         """The sum of the rotations, each turned back so that lane j holds output j of its group."""
         b, n = self.builder, self.width
         total = sums[0]
         for r in range(1, n):
-            order = [lane // n * n + (lane - r) % n for lane in range(self.target.lanes)]
+            order = [lane // n * n + (lane - r) % n for lane in range(b.target.lanes)]
             total = b.emit(f"fadd {b.vector} {total}, {b.shuffle(sums[r], order)}")
         return total
 
@@ -209,29 +187,87 @@ class _Grouped:
             offsets = [o + k * step for o in offsets for k in range(self.extents[tap])]
         return offsets
 
-    def _packing(self) -> Statement:
-        """`packed[taps..., r, group, i]`: from input i of a group to its output (i + r) % N."""
-        contraction, n = self.contraction, self.width
-        weight, group = contraction.weight, contraction.group
-        assert group is not None
-        names = fresh(("lane", "rotation"), set(self.extents))
-        lane, rotation = names["lane"], names["rotation"]
-        turned = Affine(((group, n), (lane, 1), (rotation, 1)))
-        inputs = {contraction.channel: lane}
 
-        def read(last: Affine) -> Read:
-            access = [
-                replace(a, terms=tuple((inputs.get(i, i), c) for i, c in a.terms))
-                for a in weight.access
-            ]
-            access[contraction.weight_axis] = last
-            return Read(weight.tensor, tuple(access))
+class _Grouped:
+    """One emission."""
 
-        source: Expression = read(turned)
-        if n > 1:
-            total = Apply("add", (Position(lane), Position(rotation)))
-            below = Apply("less", (total, Constant(n)))
-            source = Apply("where", (below, source, read(replace(turned, offset=-n))))
-        sizes = {**self.extents, rotation: n, lane: n}
-        ordered = {index: sizes[index] for index in (*contraction.taps, rotation, group, lane)}
-        return packing(self.task.statement, weight, source, ordered)
+    def __init__(self, task: Task, contraction: Contraction) -> None:
+        self.task, self.contraction, self.target = task, contraction, task.target
+        self.extents = dict(task.statement.extents)
+        *self.outer, self.column = contraction.rows
+        self.lines = math.prod(self.extents[index] for index in self.outer)
+        self.chunks = min(CHUNKS, self.lines)
+
+    def _tile(self, builder: Builder) -> Tile:
+        """The tile's code; a fresh builder knows no pointers yet."""
+        layouts = enumerate(self.task.layouts)
+        pointers = {tensor: builder.argument(position) for position, (tensor, _) in layouts}
+        size = self.extents[self.column]
+        return Tile(builder, self.task, self.contraction, pointers, self.column, size)
+
+    def emission(self) -> Emission:
+        lanes, columns = self.target.lanes, self._tile(Builder(self.target)).columns
+        plan = f"{name}: tile of {columns} pixels by 1 vector of {lanes}; {self.chunks} chunks"
+        packed = packings(self.task.statement, self.contraction)
+        return Emission(self._write, self.chunks, plan, packed)
+
+    def _write(self) -> Builder:
+        b = Builder(self.target)
+        tile = self._tile(b)
+        first, last = share(b, "%chunk", self.chunks, self.lines)
+        lanes = self.target.lanes
+        whole, rest = divmod(tile.features, lanes)
+        output = self.task.output
+
+        def vector(start: dict[str, Offset], feature: Offset, bound: int | None) -> None:
+            place = tile.position(output, start, feature)
+            tile.write(start, feature, bound, b.at(tile.pointers[output.tensor], place))
+
+        with b.loop(first, last) as line:
+            start = self._decode(b, line.index)
+            with b.loop(0, tile.count) as number:
+                start[self.column] = tile.left(number.index)
+                if whole:
+                    with b.loop(0, whole) as block:
+                        vector(start, b.multiply(block.index, lanes * 4), None)
+                if rest:
+                    vector(start, whole * lanes * 4, rest)
+        return b
+
+    def _decode(self, builder: Builder, line: Value) -> dict[str, Offset]:
+        """The outer row indices of a line."""
+        start: dict[str, Offset] = {}
+        rest: Offset = line
+        for index in reversed(self.outer):
+            size = self.extents[index]
+            start[index] = builder.remainder(rest, size)
+            rest = builder.divide(rest, size)
+        return start
+
+
+def packings(statement: Statement, contraction: Contraction) -> dict[str, Statement]:
+    """`packed[taps..., r, group, i]`: from input i of a group to its output (i + r) % N."""
+    extents = dict(statement.extents)
+    weight, group, n = contraction.weight, contraction.group, _width(contraction, extents)
+    assert group is not None
+    names = fresh(("lane", "rotation"), set(extents))
+    lane, rotation = names["lane"], names["rotation"]
+    turned = Affine(((group, n), (lane, 1), (rotation, 1)))
+    inputs = {contraction.channel: lane}
+
+    def read(last: Affine) -> Read:
+        access = [
+            replace(a, terms=tuple((inputs.get(i, i), c) for i, c in a.terms))
+            for a in weight.access
+        ]
+        access[contraction.weight_axis] = last
+        return Read(weight.tensor, tuple(access))
+
+    source: Expression = read(turned)
+    if n > 1:
+        total = Apply("add", (Position(lane), Position(rotation)))
+        below = Apply("less", (total, Constant(n)))
+        source = Apply("where", (below, source, read(replace(turned, offset=-n))))
+    sizes = {**extents, rotation: n, lane: n}
+    ordered = {index: sizes[index] for index in (*contraction.taps, rotation, group, lane)}
+    return {weight.tensor: packing(statement, weight, source, ordered)}

@@ -14,18 +14,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from striate.compiler.builder import Builder, Offset, Value
-from striate.compiler.layout import Halo, Layout
+from striate.compiler.builder import Offset, Value
+from striate.compiler.layout import Halo
 from striate.compiler.schedules.addressing import Context
 from striate.compiler.schedules.base import Emission, Task, window_halo
-from striate.compiler.schedules.chunks import share
 from striate.compiler.schedules.contraction import Contraction, match_contraction
-from striate.compiler.schedules.direct import CACHE_LINE, Axis, Direct, product_seconds
+from striate.compiler.schedules.direct import Axis, product_seconds
 from striate.compiler.schedules.epilogue import fits_epilogue
 from striate.compiler.schedules.evaluation import Evaluator
+from striate.compiler.schedules.staging import Staging, cut
 from striate.compiler.target import Target
-from striate.notation.ir import Affine, Equation, Read, Statement
-from striate.transforms.rewrite import fresh
+from striate.notation.ir import Statement
 
 name = "im2col"
 
@@ -53,7 +52,9 @@ def halo(statement: Statement) -> dict[str, Halo]:
 def emit(task: Task) -> Emission:
     contraction = _match(task.statement)
     assert contraction is not None
-    return _Im2col(task, contraction).emission()
+    group = [contraction.group] if contraction.group else []
+    indices = (*contraction.rows, *group, *_order(contraction))
+    return _Im2col(task, *cut(task.statement, contraction.data, indices)).emission()
 
 
 def _match(statement: Statement) -> Contraction | None:
@@ -71,103 +72,12 @@ def _order(contraction: Contraction) -> tuple[str, ...]:
     return (*contraction.taps, *([contraction.channel] if contraction.channel else []))
 
 
-class _Im2col(Direct):
-    """One emission: a direct contraction whose data are the columns."""
+class _Im2col(Staging):
+    """One emission: the stage holds columns, the windows of all pixels side by side."""
 
-    def __init__(self, task: Task, contraction: Contraction) -> None:
-        extents = dict(task.statement.extents)
-        order = _order(contraction)
-        self.terms = math.prod(extents[index] for index in order)
-        taken = {tensor for tensor, _ in task.layouts}
-        columns = Read(
-            fresh(["columns"], taken)["columns"],
-            tuple(Affine(((index, 1),)) for index in (*contraction.rows, *order)),
-        )
-        layout = self._layout(extents, contraction.rows, order)
-        self.original = task
-        self.copy = _copy_task(task, contraction, columns, layout)
-        super().__init__(
-            replace(task, layouts=(*task.layouts, (columns.tensor, layout))),
-            replace(contraction, data=columns),
-        )
-        # Columns stay in half of the second-level cache while every panel passes over them.
-        room = max(1, self.target.l2 // 2 // self._tile_bytes())
-        self.block = min(room, math.ceil(self.total / self.row_chunks))
+    name = name
 
-    def _layout(self, extents: dict[str, int], rows: Sequence[str], order: Sequence[str]) -> Layout:
-        """Columns of all pixels one after another, an odd number of cache lines apart."""
-        lines = math.ceil(4 * self.terms / CACHE_LINE)
-        step = CACHE_LINE * (lines + (lines % 2 == 0))
-        strides: list[int] = []
-        for index in reversed(rows):
-            strides.insert(0, step)
-            step *= extents[index]
-        dense = Layout.dense(tuple(extents[index] for index in order))
-        shape = tuple(extents[index] for index in (*rows, *order))
-        return Layout(shape, (*strides, *dense.strides))
-
-    def _pixel_bytes(self) -> int:
-        return self.task.step(self.contraction.data, self.contraction.rows[-1])
-
-    def _tile_bytes(self) -> int:
-        return self.tile.pixels * self._pixel_bytes()
-
-    def emission(self) -> Emission:
-        chunks = self.row_chunks * self.panel_chunks
-        plan = (
-            f"{name}: columns of {self.block} tiles of {self.tile.rows} x {self.tile.columns} "
-            f"pixels by {self.terms}; {self.tile.vectors} vectors of {self.target.lanes}; "
-            f"{self.panels} panels x {self.total} tiles in {chunks} chunks"
-        )
-        packed = {self.contraction.weight.tensor: self._packing()}
-        scratch = self.block * self._tile_bytes()
-        return Emission(self._write, chunks, plan, packed, scratch)
-
-    def _write(self) -> Builder:
-        b = self.builder = Builder(self.target)
-        for position, (tensor, _) in enumerate(self.original.layouts):
-            self.pointers[tensor] = b.argument(position)
-        row_chunk = b.remainder("%chunk", self.row_chunks)
-        panel_chunk = b.divide("%chunk", self.row_chunks)
-        first, last = share(b, row_chunk, self.row_chunks, self.total)
-        panels = share(b, panel_chunk, self.panel_chunks, self.panels)
-        with b.loop(first, last, self.block) as loop:
-            end = b.minimum(b.add(loop.index, self.block), last)
-            first_group = b.divide(panels[0], self.blocks)
-            last_group = b.divide(b.add(panels[1], self.blocks - 1), self.blocks)
-            with b.loop(first_group, last_group) as group:
-                begin = b.multiply(group.index, self.blocks)
-                inside = (
-                    b.maximum(panels[0], begin),
-                    b.minimum(panels[1], b.add(begin, self.blocks)),
-                )
-                self._product(loop.index, end, group.index, inside)
-        return b
-
-    def _product(
-        self, first: Offset, last: Offset, group: Offset, panels: tuple[Offset, Offset]
-    ) -> None:
-        """Copy the windows of tiles `first` to `last` (not included), then run `panels` on them."""
-        b, columns = self.builder, self.contraction.data.tensor
-        tiles = self._outer_tiles()
-
-        def slot(tile: Value) -> Value:
-            number = b.add(tile, b.emit(f"sub i64 0, {first}"))
-            return b.at("%scratch", b.multiply(number, self._tile_bytes()))
-
-        with b.loop(first, last) as tile:
-            self._copy(self._decode(tile.index, tiles), group, slot(tile.index))
-        with b.loop(*panels) as panel, b.loop(first, last) as tile:
-            self.pointers[columns] = slot(tile.index)
-            self._tile(panel.index, self._decode(tile.index, tiles))
-
-    def _position(self, read: Read, start: dict[Axis, Offset]) -> Offset:
-        # A tile's columns begin where its slot does.
-        return 0 if read is self.contraction.data else super()._position(read, start)
-
-    # The copy
-
-    def _copy(self, start: dict[Axis, Offset], group: Offset, slot: Value) -> None:
+    def _fill(self, start: dict[Axis, Offset], group: Offset, slot: Value) -> None:
         """Write the windows of one tile, pixel after pixel."""
         b, tile = self.builder, self.tile
         with b.loop(0, tile.pixels) as pixel:
@@ -180,7 +90,7 @@ class _Im2col(Direct):
             if self.contraction.group:
                 places[self.contraction.group] = group
             window = b.at(slot, b.multiply(pixel.index, self._pixel_bytes()))
-            self._window(_order(self.contraction), Context(places), window)
+            self._window(self.order, Context(places), window)
 
     def _places(self, axis: Axis, place: Offset) -> dict[str, Offset]:
         """The place of each index that `axis` joins."""
@@ -211,17 +121,7 @@ class _Im2col(Direct):
         self, index: str, place: Offset, context: Context, target: Value, active: int | None
     ) -> None:
         b = self.builder
-        evaluator = Evaluator(b, self.copy, self.pointers)
+        evaluator = Evaluator(b, self.stage, self.pointers)
         here = replace(context.at(index, place), lane=index, active=active)
-        (value,) = evaluator.values(self.copy.statement.equation.expression, here)
+        (value,) = evaluator.values(self.stage.statement.equation.expression, here)
         b.store(value, b.at(target, b.multiply(place, 4)), active)
-
-
-def _copy_task(task: Task, contraction: Contraction, columns: Read, layout: Layout) -> Task:
-    """`columns[rows..., terms...] = data[...]`, zeros where the data end."""
-    tensor = contraction.data.tensor
-    extents = task.statement.extents
-    equation = Equation(columns, contraction.data, extents)
-    shapes = ((tensor, dict(task.statement.shapes)[tensor]),)
-    layouts = ((tensor, task.layout(tensor)), (columns.tensor, layout))
-    return Task(Statement(equation, shapes, extents, layout.shape), layouts, task.target)

@@ -1,0 +1,320 @@
+"""A depthwise convolution over a pointwise product, a few features of the whole image at a time.
+
+    y[b,p,q,c] = sum[u,v](D[u,v,c] * where(1, relu(sum[i](W[i,c] * x[b,p+u-1,q+v-1,i])),
+                                              x[b,p+u-1,q+v-1,0]))
+
+    for each image, for each panel of features
+      plane[h,w,c] = relu(sum[i](W[i,c] * x[b,h,w,i])), with zeros around            (in scratch)
+      y[b,p,q,c] = sum[u,v](D[u,v,c] * plane[p+u-1,q+v-1,c])
+
+Features of a depthwise convolution do not meet: nothing is computed twice, and the product, which
+is several times larger than what goes in and comes out, does not leave the cache. The read of x
+outside the inner sum keeps points out of the image out of the outer one.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from striate.compiler.builder import Builder, Offset, Value
+from striate.compiler.layout import NO_HALO, Halo, Layout
+from striate.compiler.schedules import direct, grouped
+from striate.compiler.schedules.base import Emission, Task, window_halo
+from striate.compiler.schedules.contraction import match_contraction
+from striate.compiler.schedules.direct import Axis, Direct, Tile
+from striate.compiler.schedules.epilogue import outer_reads
+from striate.compiler.schedules.staging import statement_of
+from striate.compiler.target import Target
+from striate.notation.ir import (
+    Affine,
+    Apply,
+    Constant,
+    Expression,
+    Read,
+    Reduce,
+    Statement,
+    reads,
+)
+from striate.transforms.rewrite import fresh, outside_reductions, transform
+
+name = "planes"
+
+FEWEST_CHUNKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """`inner` computes the planes that `outer`, a depthwise convolution, reads."""
+
+    inner: Statement
+    outer: Statement
+    halo: Halo
+
+
+def seconds(statement: Statement, target: Target) -> float | None:
+    parts = _match(statement, target)
+    if parts is None:
+        return None
+    product, depthwise = direct.seconds(parts.inner, target), grouped.seconds(parts.outer, target)
+    return None if product is None or depthwise is None else product + depthwise
+
+
+def pays(statement: Statement, target: Target) -> bool:
+    """Whether planes are faster than two kernels: where they make enough chunks and stay cached."""
+    parts = _match(statement, target)
+    if parts is None or _plane_bytes(parts, 4 * target.lanes) > target.l2 // 4:
+        return False
+    batch, *_, features = parts.inner.shape
+    return batch * math.ceil(features / target.lanes) >= FEWEST_CHUNKS
+
+
+def halo(statement: Statement) -> dict[str, Halo]:
+    return {}
+
+
+def emit(task: Task) -> Emission:
+    parts = _match(task.statement, task.target)
+    assert parts is not None
+    return _Planes(task, parts).emission()
+
+
+def _match(statement: Statement, target: Target) -> Parts | None:
+    expression = statement.equation.expression
+    sums = {node for node in outside_reductions(expression) if isinstance(node, Reduce)}
+    match list(sums):
+        case [Reduce("sum", _, Apply("multiply", (Read(), Apply() as data)))]:
+            pass
+        case [Reduce("sum", _, Apply("multiply", (Apply() as data, Read())))]:
+            pass
+        case _:
+            return None
+    parts = _cut(statement, data)
+    if parts is None or direct.seconds(parts.inner, target) is None:
+        return None
+    if any(margin != NO_HALO for margin in direct.halo(parts.inner).values()):
+        return None
+    depthwise = grouped.match(parts.outer, target.lanes)
+    if depthwise is None or depthwise.feature is not None:
+        return None
+    beside = outer_reads(parts.outer.equation.expression) or []
+    if any(len(read.access) > 1 for read in beside):
+        return None
+    return parts
+
+
+def _cut(statement: Statement, data: Apply) -> Parts | None:
+    """The statement cut at `data`, the planes' places named by indices of their own."""
+    match data:
+        case Apply("where", (Constant(1.0), value, Read())):
+            guarded = True
+        case _:
+            value, guarded = data, False
+    output, shapes, extents = (
+        statement.equation.output,
+        dict(statement.shapes),
+        dict(statement.extents),
+    )
+    places = [affine.index for affine in output.access]
+    images = [read for read in reads(value) if len(read.access) == 4]
+    images = (
+        [read for read in images if read.access[1].coefficient(places[1] or "")]
+        if len(places) == 4
+        else []
+    )
+    if None in places or not images or images[0].access[0] != output.access[0]:
+        return None
+    image = images[0]
+    names = fresh(("h", "w"), set(extents))
+    rows = tuple(Affine(((names[name], 1),)) for name in ("h", "w"))
+    renamed = dict(zip(image.access[1:3], rows, strict=True))
+    if len(renamed) < 2:
+        return None
+
+    def change(node: Expression) -> Expression | None:
+        if isinstance(node, Read):
+            return Read(node.tensor, tuple(renamed.get(a, a) for a in node.access))
+        return None
+
+    stage = fresh(["plane"], {output.tensor, *shapes})["plane"]
+    batch, height, width, _ = shapes[image.tensor]
+    size = (batch, height, width, statement.shape[-1])
+    plane = Read(stage, (output.access[0], *rows, output.access[-1]))
+    sizes = {**extents, names["h"]: height, names["w"]: width}
+    inner = statement_of(plane, transform(value, change), sizes, shapes, size)
+    window = Read(stage, (output.access[0], *image.access[1:3], output.access[-1]))
+    rest = transform(statement.equation.expression, lambda node: window if node == data else None)
+    outer = statement_of(output, rest, extents, {**shapes, stage: size}, statement.shape)
+    margin = window_halo(outer, window)
+    if margin is None or (not guarded and margin != NO_HALO):
+        return None
+    # The planes may not depend on where they are read from.
+    alone = {index for index, _ in inner.extents} & set(places[1:3])
+    return None if alone else Parts(inner, outer, margin)
+
+
+def _plane_bytes(parts: Parts, pitch: int) -> int:
+    """The size of a plane with its margin, `pitch` bytes for each pixel."""
+    _, height, width, _ = parts.inner.shape
+    top, bottom, left, right = parts.halo
+    return (top + height + bottom) * (left + width + right) * pitch
+
+
+class _Planes(Direct):
+    """One emission: the tiles of a direct contraction that writes into the plane."""
+
+    def __init__(self, task: Task, parts: Parts) -> None:
+        self.given, self.parts = task, parts
+        target = replace(self._target(task.target, parts), split=False)
+        contraction = match_contraction(parts.inner)
+        depthwise = grouped.match(parts.outer, target.lanes)
+        assert contraction is not None and depthwise is not None
+        self.depthwise = depthwise
+        batch, *rows = contraction.rows
+        self.batch = Axis((batch,), parts.outer.shape[0])
+        # A chunk is of one image.
+        contraction = replace(contraction, rows=tuple(rows))
+        super().__init__(self._with_plane(target, 4 * target.lanes), contraction)
+        self.task = self._with_plane(target, 4 * self.width)
+
+    def _target(self, target: Target, parts: Parts) -> Target:
+        """The target, with half vectors if they cut the features into chunks more evenly."""
+        half = replace(target, lanes=target.lanes // 2)
+        costs = [
+            min(self._share_cost(candidate, parts, v) for v in range(1, 5))
+            for candidate in (target, half)
+        ]
+        return half if target.split and 1.05 * costs[1] < costs[0] else target
+
+    def _share_cost(self, target: Target, parts: Parts, vectors: int) -> float:
+        """How much longer it takes than if all cores ended together."""
+        width, features = vectors * target.lanes, parts.inner.shape[-1]
+        if vectors > 1 and _plane_bytes(parts, 4 * width) > target.l2 // 2:
+            return math.inf
+        panels = math.ceil(features / width)
+        chunks = parts.inner.shape[0] * panels
+        # A little more for few chunks: cores may be of unequal speed.
+        rounds = math.ceil(chunks / target.cores) + 0.25
+        return rounds * target.cores / chunks
+
+    def _surplus(self, tile: Tile) -> float:
+        features = self.features
+        empty = (
+            math.ceil(features / (tile.vectors * self.target.lanes))
+            * tile.vectors
+            * self.target.lanes
+        )
+        return self._share_cost(self.target, self.parts, tile.vectors) * features / empty
+
+    def _with_plane(self, target: Target, pitch: int) -> Task:
+        """The inner statement's task, with the plane's layout for so many bytes a pixel."""
+        _, _, width, _ = self.parts.inner.shape
+        _, _, left, right = self.parts.halo
+        strides = (0, (left + width + right) * pitch, pitch, 4)
+        layout = Layout(self.parts.inner.shape, strides, self.parts.halo)
+        stage = self.parts.inner.equation.output.tensor
+        return Task(self.parts.inner, (*self.given.layouts, (stage, layout)), target)
+
+    def emission(self) -> Emission:
+        chunks = self.batch.size * self.panels
+        plan = (
+            f"{name}: {self.panels} panels of {self.tile.vectors} vectors of {self.target.lanes}, "
+            f"tile of {self.tile.rows} x {self.tile.columns} pixels; {chunks} chunks"
+        )
+        packed = {self.contraction.weight.tensor: self._packing()}
+        packed |= grouped.packings(self.parts.outer, self.depthwise)
+        scratch = _plane_bytes(self.parts, 4 * self.width)
+        return Emission(self._write, chunks, plan, packed, scratch)
+
+    def _write(self) -> Builder:
+        b = self.builder = Builder(self.target)
+        for position, (tensor, _) in enumerate(self.given.layouts):
+            self.pointers[tensor] = b.argument(position)
+        self.pointers[self.task.output.tensor] = "%scratch"
+        image, panel = b.divide("%chunk", self.panels), b.remainder("%chunk", self.panels)
+        self._zero_margin()
+        with b.loop(0, self.parts.outer.shape[1], 1, [("i64", "0")]) as line:
+            ready = str(self._tiles_before(line.index))
+            with b.loop(line.values[0], ready, maybe_empty=True) as tile:
+                start = {self.batch: image, **self._decode(tile.index, self._outer_tiles())}
+                self._tile(str(panel), start)
+            line.following = [ready]
+            self._convolve(image, panel, line.index)
+        return b
+
+    def _tiles_before(self, line: Value) -> Offset:
+        """How many tiles of the plane an output line and those before it need."""
+        b = self.builder
+        if len(self.axes) < 2:
+            return self.total
+        (_, size, count), (_, _, columns) = self._outer_tiles()
+        rows = self.depthwise.data.access[1]
+        extents = dict(self.parts.outer.extents)
+        index = self.depthwise.rows[1]
+        reach = [c * (extents[i] - 1) for i, c in rows.terms if i != index]
+        needed = b.add(b.multiply(line, rows.coefficient(index)), rows.offset + sum(reach) + 1)
+        whole = b.divide(b.add(b.maximum(needed, 0), size - 1), size)
+        return b.multiply(b.minimum(whole, count), columns)
+
+    def _zero_margin(self) -> None:
+        """Zeros above, below and between the rows of the plane."""
+        b = self.builder
+        _, height, width, _ = self.parts.inner.shape
+        top, bottom, left, right = self.parts.halo
+        pitch, row = 4 * self.width, (left + width + right) * 4 * self.width
+        self._zero(0, top * row + left * pitch)
+        if height > 1 and left + right:
+            with b.loop(0, height - 1) as loop:
+                start = b.add(b.multiply(loop.index, row), top * row + (left + width) * pitch)
+                self._zero(start, (left + right) * pitch)
+        self._zero((top + height) * row - right * pitch, right * pitch + bottom * row)
+
+    def _zero(self, start: Offset, size: int) -> None:
+        """Whole vectors of zeros."""
+        b, step = self.builder, 4 * self.target.lanes
+        if size:
+            with b.loop(0, size, step) as loop:
+                b.store("zeroinitializer", b.at("%scratch", b.add(start, loop.index)))
+
+    def _origin(
+        self, read: Read, group: Offset, block: Offset, start: dict[Axis, Offset]
+    ) -> Offset:
+        # Every panel is written to the same memory.
+        return super()._origin(read, group, 0 if read == self.task.output else block, start)
+
+    def _prefetch(self, origins: dict[Read, Offset]) -> None:
+        pass
+
+    def _convolve(self, image: Offset, panel: Offset, line: Value) -> None:
+        """One line of the depthwise convolution, for the panel's features."""
+        b = self.builder
+        partial = self.features % self.width
+        if not partial or self.panels == 1:
+            self._features(image, panel, line, partial or self.width)
+            return
+        is_last = b.emit(f"icmp eq i64 {panel}, {self.panels - 1}")
+        with b.when(b.emit(f"xor i1 {is_last}, true")):
+            self._features(image, panel, line, self.width)
+        with b.when(is_last):
+            self._features(image, panel, line, partial)
+
+    def _features(self, image: Offset, panel: Offset, line: Value, count: int) -> None:
+        b, outer, lanes = self.builder, self.parts.outer, self.target.lanes
+        output = outer.equation.output
+        first = b.multiply(panel, 4 * self.width)
+        along = {
+            r.tensor
+            for r in reads(outer.equation.expression)
+            if r.access[-1:] == output.access[-1:]
+        }
+        along = (along | {output.tensor}) - {self.task.output.tensor}
+        pointers = {t: b.at(p, first) if t in along else p for t, p in self.pointers.items()}
+        task = Task(outer, self.task.layouts, self.target)
+        batch, row, column = (affine.index or "" for affine in output.access[:3])
+        columns = outer.shape[2]
+        tile = grouped.Tile(b, task, self.depthwise, pointers, column, columns)
+        whole, rest = divmod(count, lanes)
+        with b.loop(0, tile.count) as number:
+            start = {batch: image, row: line, column: tile.left(number.index)}
+            for vector in range(whole + (rest > 0)):
+                feature = 4 * lanes * vector
+                place = b.at(pointers[output.tensor], tile.position(output, start, feature))
+                tile.write(start, feature, rest if vector == whole else None, place)
