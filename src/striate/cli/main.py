@@ -14,6 +14,7 @@ from striate.cli.explain import explain
 from striate.cli.guard import DONE, INTERRUPTED, UNUSABLE, discard_output, guarded, message, say
 from striate.cli.inspect import inspect
 from striate.cli.models import models
+from striate.cli.race import race
 
 app = typer.Typer(
     name="striate",
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (classify, models, inspect, explain, bench):
+for command in (classify, models, inspect, explain, bench, race):
     app.command()(guarded(command))
 
 

@@ -44,6 +44,16 @@ class Timed:
         """Operations per second; a multiply-add counts as two."""
         return 2 * self.multiply_adds / self.seconds if self.seconds else 0.0
 
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per second."""
+        return self.bytes_moved / self.seconds if self.seconds else 0.0
+
+    def bound(self, limits: Limits) -> str:
+        """What takes longer at the limits: "compute" or "memory"."""
+        compute = 2 * self.multiply_adds / limits.flops
+        return "compute" if compute > self.bytes_moved / limits.bandwidth else "memory"
+
     def least_seconds(self, limits: Limits) -> float:
         """The time that the multiply-adds or the bytes take at the limits, whichever is longer."""
         return max(2 * self.multiply_adds / limits.flops, self.bytes_moved / limits.bandwidth)
