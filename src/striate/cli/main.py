@@ -15,6 +15,7 @@ from striate.cli.guard import DONE, INTERRUPTED, UNUSABLE, discard_output, guard
 from striate.cli.inspect import inspect
 from striate.cli.models import models
 from striate.cli.race import race
+from striate.cli.tune import tune
 
 app = typer.Typer(
     name="striate",
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (classify, models, inspect, explain, bench, race):
+for command in (classify, models, inspect, explain, bench, tune, race):
     app.command()(guarded(command))
 
 

@@ -4,8 +4,7 @@ import datetime
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,15 +12,13 @@ import typer
 
 from striate.cli.choices import Algorithm, AlgorithmOption
 from striate.cli.guard import SOME_FAILED, say
-from striate.cli.output import Column, print_table
+from striate.cli.output import Column, print_table, progress
 
 if TYPE_CHECKING:
     from striate.race.cases import Case
     from striate.race.engines import Engine
     from striate.race.report import Results, Roofline, Table
 
-# Takes what is under way, and how many steps are done.
-Advance = Callable[[str, int], None]
 Json = Annotated[Path | None, typer.Option(metavar="FILE", help="All measurements.")]
 Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="A picture, .svg or .png.")]
 Markdown = Annotated[Path | None, typer.Option(metavar="FILE", help="A page with all tables.")]
@@ -91,7 +88,7 @@ def race(
     )
     started = _starting(cases) if starts else []
     turns = len(cases) * rounds * len(entrants) + len(started) * len(entrants)
-    with _progress(turns) as advance:
+    with progress(turns) as advance:
         for case in cases:
             place = f"{case.network}, {report.course_title(case.batch, case.threads)}"
             advance(place, 0)
@@ -208,22 +205,3 @@ def _print(table: "Table") -> None:
     columns = [Column(first), *(Column(heading, number=True) for heading in others)]
     print_table(columns, table.rows)
     print()
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Advance]:
-    """A bar on standard error while a person looks at it; says what is under way."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task("", total=total)
-
-        def advance(description: str, steps: int) -> None:
-            progress.update(task, description=description, advance=steps)
-
-        yield advance
