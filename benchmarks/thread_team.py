@@ -40,7 +40,9 @@ def object_code(name: str) -> bytes:
     """The kernel above as a relocatable object."""
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    target = binding.Target.from_triple(binding.get_process_triple()).create_target_machine(opt=2)
+    target = binding.Target.from_triple(binding.get_process_triple()).create_target_machine(
+        opt=2, reloc="pic", codemodel="small"
+    )
     return bytes(target.emit_object(binding.parse_assembly(WORK.replace("NAME", name))))
 
 
@@ -48,7 +50,8 @@ def program(phases: int, chunks: int, turns: int) -> Program:
     """`phases` phases of `chunks` chunks of `turns` turns each, without input or output."""
     kernel = Kernel("work", "by hand", "", "", "", object_code("work"), 64)
     step = Step("work", 0, chunks, (Pointer("constant", 0, 0),), 0, 0)
-    return Program((kernel,), ((step,),) * phases, (np.full(16, turns, np.float32),), 0, (), ())
+    turns_block = np.full(16, turns, np.float32)
+    return Program((kernel,), ((step,),) * phases, turns_block, None, 0, (), ())
 
 
 def times(act: Callable[[], object], repeat: int, pause: float = 0.0) -> list[float]:

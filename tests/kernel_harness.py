@@ -14,6 +14,7 @@ from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.target import Target
 from striate.notation import interpret, parse, resolve
 from striate.notation.ir import Statement, reads
+from striate.runtime.loader import ObjectCode, load
 
 Array = NDArray[np.float32]
 
@@ -76,16 +77,9 @@ class Loaded:
     """Machine code in this process; the address is valid as long as the object lives."""
 
     def __init__(self, ir: str, target: Target) -> None:
-        import llvmlite.binding as llvm
-
-        code = object_code(ir, target)
-        machine = llvm.Target.from_default_triple().create_target_machine()
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-        self._engine.finalize_object()
-        pointer = self._engine.get_function_address("kernel")
+        (self._function,) = load([ObjectCode("kernel", object_code(ir, target))])
         kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
-        self.call = kind(pointer)
+        self.call = kind(self._function.address)
 
 
 def emit(

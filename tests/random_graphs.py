@@ -10,7 +10,17 @@ import striate as st
 from striate.compiler import compile_graph
 from striate.compiler.target import Target
 from striate.layers import add, batch_norm, concatenate, take_features
-from striate.network.graph import Array, Computed, Concatenated, Graph, Input, Node, Parameter
+from striate.network.graph import (
+    Array,
+    Computed,
+    Concatenated,
+    Derived,
+    Graph,
+    Input,
+    Known,
+    Node,
+    Parameter,
+)
 from striate.notation import interpret
 from striate.runtime import Executable
 
@@ -22,8 +32,8 @@ def evaluate(graph: Graph, *arrays: Array) -> list[NDArray[np.float64]]:
     }
     for node in graph.nodes():
         match node:
-            case Parameter(_, array):
-                values[id(node)] = array.astype(np.float64)
+            case Parameter() | Derived():
+                values[id(node)] = known(node)
             case Concatenated(parts, axis, _):
                 values[id(node)] = np.concatenate([values[id(part)] for part in parts], axis)
             case Computed(statement, operands, _):
@@ -32,6 +42,13 @@ def evaluate(graph: Graph, *arrays: Array) -> list[NDArray[np.float64]]:
             case Input():
                 pass
     return [values[id(node)] for node in graph.outputs]
+
+
+def known(node: Known) -> NDArray[np.float64]:
+    """What a parameter holds, or what is derived from parameters."""
+    if isinstance(node, Parameter):
+        return node.array.astype(np.float64)
+    return interpret(node.statement, {name: known(operand) for name, operand in node.operands})
 
 
 def inputs_for(graph: Graph, seed: int = 0) -> list[Array]:

@@ -120,7 +120,7 @@ def assemble(ir: str, triple: str | None = None) -> bytes:
         binding.initialize_all_targets()
         binding.initialize_all_asmprinters()
     target = binding.Target.from_triple(triple or binding.get_process_triple())
-    machine = target.create_target_machine(opt=2)
+    machine = target.create_target_machine(opt=2, reloc="pic", codemodel="small")
     return bytes(machine.emit_object(binding.parse_assembly(ir)))
 
 
@@ -134,7 +134,7 @@ def chain(
     scratch_bytes: int = 64,
 ) -> Program:
     """y = x + phases, block by block, through the arena; each phase has `steps` equal shares."""
-    constants = (np.full(16, number, np.float32),)
+    constants = np.full(16, number, np.float32)
     size = 4 * BLOCK * chunks
     share, arena = chunks // steps, 2 * size
 
@@ -158,6 +158,7 @@ def chain(
         kernels=(kernel(name, symbol, scratch_bytes),),
         phases=table,
         constants=constants,
+        preparation=None,
         arena_bytes=arena,
         inputs=(("x", shape),),
         outputs=(shape,),

@@ -280,7 +280,9 @@ def test_shared_weights_are_kept_once() -> None:
     again = Parameter("again", weight.array)
     y = st.conv2d(st.conv2d(x, weight, padding=1), again, padding=1)
     program = compile_graph(graph_of(y), algorithm="direct")
-    assert len(program.constants) == 1
+    assert program.preparation is not None
+    assert len(program.preparation.parameters) == 1
+    assert len(program.preparation.program.phases[0]) == 1
 
 
 def test_infinities_stay_in_their_pixels() -> None:

@@ -82,10 +82,11 @@ def test_outputs_are_new_aligned_arrays() -> None:
 
 def test_memory_is_aligned_and_constants_may_lie_anywhere() -> None:
     program = chain(2, 5, "slow", 3)
-    (constant,) = program.constants
+    constant = program.constants
+    assert constant is not None
     odd = np.empty(constant.size + 1, np.float32)[1:]
     odd[:] = constant
-    run = Executable(replace(program, constants=(odd,)), 2)
+    run = Executable(replace(program, constants=odd), 2)
     assert run.arena_bytes == program.arena_bytes == run.arena.size
     assert address(run.arena) % 64 == 0
     assert not run.arena.any()

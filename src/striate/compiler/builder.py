@@ -167,18 +167,13 @@ class Builder:
         if lanes is None or lanes >= full:
             self.effect(f"store {self.vector} {value}, ptr {pointer}, align 4")
             return
-        self.effect(
-            self._call(
-                "void",
-                f"llvm.masked.store.v{full}f32.p0",
-                (
-                    f"{self.vector} {value}",
-                    f"ptr {pointer}",
-                    "i32 4",
-                    f"<{full} x i1> {self._mask(lanes)}",
-                ),
-            )
-        )
+        self.store_masked(value, pointer, self._mask(lanes))
+
+    def store_masked(self, value: Value, pointer: Value, mask: Value) -> None:
+        """Write the elements of a vector whose bit of `mask` is set."""
+        lanes = self.target.lanes
+        arguments = (f"{self.vector} {value}", f"ptr {pointer}", "i32 4", f"<{lanes} x i1> {mask}")
+        self.effect(self._call("void", f"llvm.masked.store.v{lanes}f32.p0", arguments))
 
     def load_scalar(self, pointer: Value) -> Value:
         return self.emit(f"load float, ptr {pointer}, align 4")
@@ -195,11 +190,11 @@ class Builder:
             f"<{lanes} x i32> zeroinitializer"
         )
 
-    def shuffle(self, value: Value, lanes: Sequence[int]) -> Value:
-        """Lane k of the result is lane `lanes[k]` of `value`."""
+    def shuffle(self, value: Value, lanes: Sequence[int], other: Value = "poison") -> Value:
+        """Lane k of the result is lane `lanes[k]` of `value`, or past its end, of `other`."""
         mask = ", ".join(f"i32 {lane}" for lane in lanes)
         return self.emit(
-            f"shufflevector {self.vector} {value}, {self.vector} poison, "
+            f"shufflevector {self.vector} {value}, {self.vector} {other}, "
             f"<{len(lanes)} x i32> <{mask}>"
         )
 

@@ -11,7 +11,7 @@ from striate.compiler.schedules.base import Schedule
 from striate.compiler.schedules.contraction import match_contraction
 from striate.compiler.target import Target
 from striate.compiler.tuned import choice_key, tuned
-from striate.network.graph import Computed, Parameter
+from striate.network.graph import Computed, Known
 
 # To add a schedule is to add its module to this tuple.
 SCHEDULES: tuple[Schedule, ...] = (winograd, direct, grouped, window, im2col, generic)
@@ -90,7 +90,7 @@ def _wanted(
     started = _trial.get()
     if started is None and not tuned().choices():
         return None
-    known = tuple(isinstance(operand, Parameter) for _, operand in node.operands)
+    known = tuple(isinstance(operand, Known) for _, operand in node.operands)
     key = choice_key(node.statement, known, target, algorithm)
     if started is not None:
         return started.choose(node.label, key, found)
@@ -101,4 +101,4 @@ def _weights_known(node: Computed) -> bool:
     """Whether the weights can be transformed before the run, once and for all."""
     contraction = match_contraction(node.statement)
     operands = dict(node.operands)
-    return contraction is not None and isinstance(operands[contraction.weight.tensor], Parameter)
+    return contraction is not None and isinstance(operands[contraction.weight.tensor], Known)

@@ -2,27 +2,22 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
-
-import numpy as np
 
 from striate.compiler.border import emit_border
 from striate.compiler.cache import CodeCache
 from striate.compiler.codegen import object_code, version
 from striate.compiler.layout import NO_HALO, Layout
-from striate.compiler.pack import pack
 from striate.compiler.place import levels
 from striate.compiler.plan import Plan, Work, make_plan
+from striate.compiler.preparation import Preparer
 from striate.compiler.program import Kernel, Pointer, Program, Step
 from striate.compiler.schedules import generic
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.target import Target
-from striate.compiler.toom_cook import Matrix
-from striate.network.graph import Array, Graph, Parameter
+from striate.network.graph import Graph, Known
 from striate.notation import multiply_adds, to_text
 from striate.notation.ir import Statement
 from striate.transforms.features_last import features_last
@@ -41,8 +36,7 @@ def compile_graph(
     """
     target = target or Target.host()
     plan = make_plan(_transformed(graph, algorithm), target, algorithm)
-    with ThreadPoolExecutor(os.cpu_count()) as packers:
-        return _Assembly(plan, target, packers).program()
+    return _Assembly(plan, target).program()
 
 
 def _transformed(graph: Graph, algorithm: str) -> Graph:
@@ -58,24 +52,19 @@ def code_cache() -> CodeCache:
     return CodeCache()
 
 
-def _packed(array: Array, packing: Statement | None, matrix: Matrix | None) -> Array:
-    return np.ascontiguousarray(array) if packing is None else pack(packing, array, matrix)
-
-
 def _ir(emission: Emission, symbol: str) -> str:
     return emission.write().function(symbol)
 
 
 @dataclass(slots=True)
 class _Assembly:
-    """A program being put together from a plan; `packers` pack weights meanwhile."""
+    """A program being put together from a plan."""
 
     plan: Plan
     target: Target
-    packers: Executor
     kernels: list[Kernel] = field(default_factory=list)
     emissions: dict[object, tuple[int, Emission]] = field(default_factory=dict)
-    constants: list[Future[Array]] = field(default_factory=list)
+    preparer: Preparer = field(default_factory=Preparer)
     packed: dict[tuple[int, Statement | None], Pointer] = field(default_factory=dict)
     phases: dict[int, list[Step]] = field(default_factory=dict)
     extra_bytes: int = 0
@@ -92,7 +81,8 @@ class _Assembly:
         return Program(
             tuple(self.kernels),
             tuple(tuple(self.phases[key]) for key in sorted(self.phases)),
-            tuple(constant.result() for constant in self.constants),
+            None,
+            self.preparer.preparation(self.target, self._compiled),
             self.plan.arena_bytes + self.extra_bytes,
             tuple((node.name, node.shape) for node in graph.inputs),
             tuple(node.shape for node in graph.outputs),
@@ -131,8 +121,8 @@ class _Assembly:
         """Where the kernel finds an operand: in place, or packed before the run or within it."""
         packing, matrix = emission.packing.get(name), emission.transforms.get(name)
         node = dict(work.node.operands)[name]
-        if isinstance(node, Parameter):
-            return self._constant(node, packing, matrix)
+        if isinstance(node, Known):
+            return self.preparer.constant(node, packing, matrix)
         if packing is None:
             return self.plan.pointers[id(node)]
         key = (id(node), packing)
@@ -154,15 +144,6 @@ class _Assembly:
             self.packed[key] = place
         return self.packed[key]
 
-    def _constant(
-        self, node: Parameter, packing: Statement | None, matrix: Matrix | None
-    ) -> Pointer:
-        key = (id(node.array), packing)
-        if key not in self.packed:
-            self.packed[key] = Pointer("constant", len(self.constants), 0)
-            self.constants.append(self.packers.submit(_packed, node.array, packing, matrix))
-        return self.packed[key]
-
     def _step(self, phase: int, step: Step) -> None:
         self.phases.setdefault(phase, []).append(step)
 
@@ -173,17 +154,18 @@ class _Assembly:
         if key not in self.emissions:
             emission = emit()
             self.emissions[key] = (len(self.kernels), emission)
-            text = "\n".join((repr(key), version(), repr(self.target)))
-            digest = hashlib.sha256(text.encode()).hexdigest()
-            symbol = f"striate_{digest[:24]}"
-            write = partial(_ir, emission, symbol)
-            code = code_cache().get(digest)
-            if code is None:
-                code = object_code(write(), self.target)
-                code_cache().put(digest, code)
-            self.kernels.append(
-                Kernel(
-                    symbol, schedule, equation, emission.plan, write, code, emission.scratch_bytes
-                )
-            )
+            self.kernels.append(self._compiled(key, emission, schedule, equation))
         return self.emissions[key]
+
+    def _compiled(self, key: object, emission: Emission, schedule: str, equation: str) -> Kernel:
+        """The kernel of an emission, whose code depends on `key` and the target alone."""
+        text = "\n".join((repr(key), version(), repr(self.target)))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        symbol = f"striate_{digest[:24]}"
+        write = partial(_ir, emission, symbol)
+        code = code_cache().get(digest)
+        if code is None:
+            code = object_code(write(), self.target)
+            code_cache().put(digest, code)
+        scratch = emission.scratch_bytes
+        return Kernel(symbol, schedule, equation, emission.plan, write, code, scratch)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
-from striate.network.graph import Computed, Concatenated, Graph, Input, Node, Parameter, operands
+from striate.network.graph import Computed, Concatenated, Graph, Input, Known, Node, operands
 from striate.notation.ir import Affine, Apply, Equation, Expression, Read, Statement
 from striate.transforms.rewrite import count_uses, rebuild
 
@@ -38,7 +38,7 @@ def homes(graph: Graph) -> tuple[dict[int, Home], set[tuple[int, int]]]:
         feature = home.feature
         along_features = node.axis == len(node.shape) - 1
         for position, part in enumerate(node.parts):
-            fixed = isinstance(part, Input | Parameter) or id(part) in placed or id(part) in outputs
+            fixed = isinstance(part, Input | Known) or id(part) in placed or id(part) in outputs
             if fixed or not along_features:
                 copies.add((id(node), position))
             else:
@@ -81,7 +81,7 @@ def materialise(graph: Graph, padded: set[int]) -> Graph:
     made: dict[int, Node] = {}
 
     def change(node: Node, new: Callable[[Node], Node]) -> Node:
-        if isinstance(node, Input | Parameter):
+        if isinstance(node, Input | Known):
             return node
 
         def source(operand: Node) -> Node:

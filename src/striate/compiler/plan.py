@@ -11,7 +11,7 @@ from striate.compiler.place import Home, copy_parts, homes, levels, materialise
 from striate.compiler.program import Pointer
 from striate.compiler.schedules.base import Schedule, Task
 from striate.compiler.target import Target
-from striate.network.graph import Computed, Graph, Input, Parameter, operands
+from striate.network.graph import Computed, Graph, Input, Known, operands
 from striate.notation.ir import Statement
 
 # Slack after the arena's last buffer: vector loads may touch what lies just behind a tensor.
@@ -54,14 +54,14 @@ def make_plan(graph: Graph, target: Target, algorithm: str = "auto") -> Plan:
     chosen: dict[tuple[Statement, tuple[bool, ...]], Schedule] = {}
 
     def schedule_of(node: Computed) -> Schedule:
-        known = tuple(isinstance(operand, Parameter) for _, operand in node.operands)
+        known = tuple(isinstance(operand, Known) for _, operand in node.operands)
         key = (node.statement, known)
         if key not in chosen:
             chosen[key] = choose(node, target, algorithm)
         return chosen[key]
 
     margins = _halos(graph, schedule_of)
-    sources = [n for n in graph.nodes() if isinstance(n, Input | Parameter)]
+    sources = [n for n in graph.nodes() if isinstance(n, Input | Known)]
     padded = {id(n) for n in sources if margins.get(id(n), NO_HALO) != NO_HALO}
     graph = copy_parts(materialise(graph, padded))
     margins = _halos(graph, schedule_of)
@@ -123,7 +123,7 @@ def _memory(
 
 def _external(graph: Graph) -> dict[int, Pointer]:
     """The addresses of the nodes (by id) that don't live in the arena."""
-    known = [node for node in graph.nodes() if isinstance(node, Parameter)]
+    known = [node for node in graph.nodes() if isinstance(node, Known)]
     pointers = {id(node): Pointer("constant", k, 0) for k, node in enumerate(known)}
     pointers |= {id(node): Pointer("input", k, 0) for k, node in enumerate(graph.inputs)}
     return pointers | {id(node): Pointer("output", k, 0) for k, node in enumerate(graph.outputs)}

@@ -7,7 +7,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.notation.ir import Shape
+from striate.notation.ir import Shape, Statement
+
+Array = NDArray[np.float32]
 
 Space = Literal["arena", "constant", "input", "output"]
 
@@ -59,12 +61,36 @@ class Step:
 class Program:
     """Phases run one after another; the steps and chunks within a phase run in any order.
 
-    `arena_bytes` is all the memory that activations take (bytes); `constants` are packed weights.
+    `constants` is the block of packed weights; where it is None, `preparation` makes it.
+    `arena_bytes` is all the memory that activations take (bytes).
     """
 
     kernels: tuple[Kernel, ...]
     phases: tuple[tuple[Step, ...], ...]
-    constants: tuple[NDArray[np.float32], ...]
+    constants: Array | None
+    preparation: "Preparation | None"
     arena_bytes: int
     inputs: tuple[tuple[str, Shape], ...]
     outputs: tuple[Shape, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The output of `statement`, taken in float64; its operands are arrays by their numbers."""
+
+    statement: Statement
+    operands: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How constants come from parameters, once: first `values`, then the copies of `program`.
+
+    The arrays are numbered, the parameters first and the values after them. The program's inputs
+    are those numbered in `inputs`, in memory order; its one output is the block of constants.
+    """
+
+    parameters: tuple[Array, ...]
+    values: tuple[Value, ...]
+    inputs: tuple[int, ...]
+    program: Program

@@ -1,5 +1,5 @@
 """A network as a graph of equations."""
 
-from striate.network.graph import Computed, Concatenated, Graph, Input, Node, Parameter
+from striate.network.graph import Computed, Concatenated, Derived, Graph, Input, Node, Parameter
 
-__all__ = ["Computed", "Concatenated", "Graph", "Input", "Node", "Parameter"]
+__all__ = ["Computed", "Concatenated", "Derived", "Graph", "Input", "Node", "Parameter"]

@@ -44,6 +44,22 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Derived:
+    """The output of `statement` on parameters alone: known before the run, when they are."""
+
+    name: str
+    statement: Statement
+    operands: tuple[tuple[str, "Known"], ...]
+
+    @property
+    def shape(self) -> Shape:
+        return self.statement.shape
+
+    def __repr__(self) -> str:
+        return f"Derived({self.name!r}, {self.shape})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Computed:
     """The output of `statement` on `operands` (tensor name in the equation, node)."""
 
@@ -77,7 +93,8 @@ class Concatenated:
         return f"Concatenated({self.label!r}, {self.shape})"
 
 
-Node = Input | Parameter | Computed | Concatenated
+Known = Parameter | Derived
+Node = Input | Known | Computed | Concatenated
 
 
 @dataclass(frozen=True)
@@ -113,7 +130,7 @@ class Graph:
 
 
 def operands(node: Node) -> Iterator[Node]:
-    """The nodes that `node` reads."""
+    """The nodes that `node` reads at every run; what is derived before has none."""
     match node:
         case Computed(_, named, _):
             return iter([operand for _, operand in named])

@@ -5,11 +5,14 @@ import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.compiler.program import Pointer, Program
+from striate.compiler.pack import memory_order
+from striate.compiler.program import Pointer, Preparation, Program
+from striate.notation import interpret
 from striate.runtime import team_ir
 from striate.runtime.cores import MOST_THREADS, default_threads
 from striate.runtime.loader import load
@@ -49,7 +52,7 @@ class Executable:
         self.threads = max(1, min(asked, widest))
         self.arena = aligned_bytes(program.arena_bytes)
         self._functions = load(program.kernels)
-        self._constants = [aligned_copy(constant) for constant in program.constants]
+        self.constants = _constants(program, asked)
         self._mutex = Mutex()
         self._patches: list[tuple[int, str, int, int]] = []
         table = self._table()
@@ -75,12 +78,19 @@ class Executable:
 
         Raises TypeError for a wrong number or type of arrays, ValueError for another shape.
         """
-        given = self._check(arrays)
         outputs = tuple([aligned_empty(shape) for shape in self.program.outputs])
+        self.write(arrays, outputs)
+        return outputs
+
+    def write(self, arrays: Sequence[Array], outputs: Sequence[Array]) -> None:
+        """Compute the outputs into arrays of the caller, which must have their shapes.
+
+        Raises as a call does.
+        """
+        given = self._check(arrays)
         with self._mutex:
             self._point(given, outputs)
             self._run()
-        return outputs
 
     def profile(self, *arrays: Array, repeat: int = 10) -> tuple[float, ...]:
         """The time that each phase takes (seconds): the median of `repeat` runs.
@@ -178,7 +188,7 @@ class Executable:
         if pointer.space == "arena":
             return address(self.arena) + pointer.offset
         if pointer.space == "constant":
-            return address(self._constants[pointer.index]) + pointer.offset
+            return address(self.constants) + pointer.offset
         self._patches.append((word, pointer.space, pointer.index, pointer.offset))
         return 0
 
@@ -191,6 +201,31 @@ class Executable:
             step += 8 * team_ir.STEP_WORDS * len(phase)
             number = end
         return ranges
+
+
+def _constants(program: Program, threads: int) -> Array:
+    """The program's block of constants, prepared by so many threads if it isn't there yet."""
+    if program.constants is not None:
+        return aligned_copy(program.constants)
+    if program.preparation is None:
+        return aligned_empty((0,))
+    return prepared(program.preparation, threads)
+
+
+def prepared(preparation: Preparation, threads: int) -> Array:
+    """The block of constants that `preparation` makes of its parameters."""
+    arrays: list[NDArray[np.floating[Any]]] = list(preparation.parameters)
+    for value in preparation.values:
+        operands = {name: arrays[number].astype(np.float64) for name, number in value.operands}
+        arrays.append(interpret(value.statement, operands))
+    inputs = []
+    for number in preparation.inputs:
+        array = arrays[number].astype(np.float32, copy=False)
+        inputs.append(array.transpose(memory_order(array)))
+    (shape,) = preparation.program.outputs
+    block = aligned_empty(shape)
+    Executable(preparation.program, threads).write(inputs, [block])
+    return block
 
 
 def _wrong_type(name: str, given: object) -> str:

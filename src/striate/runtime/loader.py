@@ -1,7 +1,6 @@
 """Object code becomes functions of this process: equal code once, until its last user is gone.
 
-All kernels that a call of `load` brings anew share one engine, because an engine and its target
-machine cost more than linking a kernel (60 of 20 KB take 15 to 22 ms; benchmarks/thread_team.py).
+All kernels that a call of `load` brings anew share one image, and live as long as any of them.
 """
 
 import hashlib
@@ -9,12 +8,13 @@ import platform
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+import numpy as np
+
+from striate.runtime.link import AARCH64, X86_64, Image, LinkError, machine_of
+from striate.runtime.memory import address, executable_memory, symbol
 from striate.runtime.mutex import Mutex
-
-if TYPE_CHECKING:
-    from llvmlite import binding
 
 
 class Code(Protocol):
@@ -36,13 +36,13 @@ class ObjectCode:
 
 
 class Function:
-    """Machine code at `address`, there as long as this object is."""
+    """Machine code at `address`, there as long as this object is, which holds its memory."""
 
-    __slots__ = ("__weakref__", "_engine", "address")
+    __slots__ = ("__weakref__", "_memory", "address")
 
-    def __init__(self, address: int, engine: "binding.ExecutionEngine") -> None:
+    def __init__(self, address: int, memory: object) -> None:
         self.address = address
-        self._engine = engine
+        self._memory = memory
 
 
 _Identity = tuple[str, bytes]
@@ -57,10 +57,10 @@ def load(objects: Iterable[Code]) -> list[Function]:
         found = {key: function for key, _ in asked if (function := _loaded.get(key)) is not None}
         missing = {key: each for key, each in asked if key not in found}
         while missing:
-            # An engine knows its functions by name: namesakes go to different engines.
+            # An image knows its functions by name: namesakes go to different images.
             batch = {each.symbol: (key, each) for key, each in missing.items()}
             for (key, _), function in zip(
-                batch.values(), _link([each for _, each in batch.values()]), strict=True
+                batch.values(), _load([each for _, each in batch.values()]), strict=True
             ):
                 found[key] = _loaded[key] = function
                 del missing[key]
@@ -77,7 +77,37 @@ def loaded_count() -> int:
     return len(_loaded)
 
 
-def _link(objects: Sequence[Code]) -> list[Function]:
+def _load(objects: Sequence[Code]) -> list[Function]:
+    """The functions of `objects`, which have different names."""
+    machine = _ELF_MACHINES.get(platform.machine().lower())
+    if platform.system() == "Linux" and machine in (X86_64, AARCH64):
+        return _mapped(objects, machine)
+    return _linked_by_llvm(objects)
+
+
+def _mapped(objects: Sequence[Code], machine: int) -> list[Function]:
+    image = Image(external=symbol)
+    for each in objects:
+        try:
+            found = machine_of(each.code)
+            if found == machine:
+                image.add(each.code)
+        except LinkError as error:
+            raise RuntimeError(f"the code of {each.symbol} cannot be loaded: {error}") from error
+        if found != machine:
+            raise RuntimeError(
+                f"the code of {each.symbol} is for {_machine_name(found)}, "
+                f"this machine is {_machine_name(machine)}; compile for Target.host()"
+            )
+        if each.symbol not in image.functions:
+            raise RuntimeError(_missing(each))
+    memory = executable_memory(image.content)
+    start = address(np.frombuffer(memory, np.uint8))
+    return [Function(start + image.functions[each.symbol], memory) for each in objects]
+
+
+def _linked_by_llvm(objects: Sequence[Code]) -> list[Function]:
+    """For other systems' files and ways to make memory executable."""
     from llvmlite import binding
 
     binding.initialize_native_target()
@@ -86,7 +116,6 @@ def _link(objects: Sequence[Code]) -> list[Function]:
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
     files = []
     for each in objects:
-        _check(each)
         files.append(binding.ObjectFileRef.from_data(each.code))
         engine.add_object_file(files[-1])
     engine.finalize_object()
@@ -94,26 +123,19 @@ def _link(objects: Sequence[Code]) -> list[Function]:
     for each in objects:
         where = engine.get_function_address(each.symbol)
         if not where:
-            raise RuntimeError(f"the object file of {each.symbol} does not export that function")
+            raise RuntimeError(_missing(each))
         functions.append(Function(where, engine))
     return functions
 
 
 # The machine's number in the header of an ELF file, by its name.
-_ELF_MACHINES = {"x86_64": 62, "amd64": 62, "aarch64": 183, "arm64": 183, "riscv64": 243}
+_ELF_MACHINES = {"x86_64": X86_64, "amd64": X86_64, "aarch64": AARCH64, "arm64": AARCH64}
 
 
-def _check(given: Code) -> None:
-    """Refuse what would crash the linker: on ELF systems, other files and other machines' code."""
-    machine = _ELF_MACHINES.get(platform.machine().lower())
-    if platform.system() != "Linux" or machine is None:
-        return
-    if len(given.code) < 64 or not given.code.startswith(b"\x7fELF"):
-        raise RuntimeError(f"the code of {given.symbol} is no object file")
-    found = int.from_bytes(given.code[18:20], "little")
-    if found != machine:
-        names = {number: name for name, number in reversed(_ELF_MACHINES.items())}
-        raise RuntimeError(
-            f"the code of {given.symbol} is for {names.get(found, f'ELF machine {found}')}, "
-            f"this machine is {names[machine]}; compile for Target.host()"
-        )
+def _machine_name(number: int) -> str:
+    names = {known: name for name, known in reversed(_ELF_MACHINES.items())}
+    return names.get(number, f"ELF machine {number}")
+
+
+def _missing(code: Code) -> str:
+    return f"the object file of {code.symbol} does not export that function"

@@ -1,7 +1,9 @@
-"""Arrays whose first element lies on a cache line, as the kernels' vector loads want it."""
+"""Memory for kernels: arrays on cache lines, code that may run, and where functions lie."""
 
 import ctypes
 import math
+import mmap
+import os
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,3 +44,27 @@ def aligned_copy(array: NDArray[np.float32]) -> NDArray[np.float32]:
     copy = aligned_empty(array.shape)
     copy[...] = array
     return copy
+
+
+def executable_memory(content: bytes | bytearray) -> mmap.mmap:
+    """Memory of its own, from a page's start, that holds `content` and may be executed.
+
+    It is never writable and executable at once. Raises OSError where the system forbids it.
+    """
+    memory = mmap.mmap(-1, max(len(content), 1))
+    memory[: len(content)] = bytes(content)
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    start = ctypes.addressof(_Byte.from_buffer(memory))
+    if protect(start, len(memory), mmap.PROT_READ | mmap.PROT_EXEC):
+        number = ctypes.get_errno()
+        raise OSError(number, f"memory cannot be made executable: {os.strerror(number)}")
+    return memory
+
+
+def symbol(name: str) -> int:
+    """The address of `name` in the C library that Python itself uses, or 0."""
+    try:
+        return ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value or 0
+    except (AttributeError, OSError, TypeError):
+        return 0

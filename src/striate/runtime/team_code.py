@@ -11,6 +11,7 @@ from typing import Any
 from striate.compiler.cache import CodeCache
 from striate.runtime import team_ir
 from striate.runtime.loader import Function, ObjectCode, load
+from striate.runtime.memory import symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +75,6 @@ def yielding() -> int:
         kernel = getattr(ctypes, "windll").kernel32  # noqa: B009 (unknown to checkers elsewhere)
         return ctypes.cast(kernel.SwitchToThread, ctypes.c_void_p).value or 0
     return symbol("sched_yield")
-
-
-def symbol(name: str) -> int:
-    """The address of `name` in the C library that Python itself uses, or 0."""
-    try:
-        return ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value or 0
-    except (AttributeError, OSError, TypeError):
-        return 0
 
 
 def _object_code() -> bytes:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from striate.network.graph import Computed, Concatenated, Graph, Node, Parameter
+from striate.network.graph import Computed, Concatenated, Graph, Known, Node
 from striate.notation.ir import (
     Affine,
     Apply,
@@ -16,7 +16,7 @@ from striate.notation.ir import (
     reads,
     walk,
 )
-from striate.transforms.rewrite import fresh, has_reduction, rebuild, transform
+from striate.transforms.rewrite import derived, fresh, has_reduction, rebuild, transform
 
 # Moving an element takes about as long as this many products: fewer don't pay for it.
 PRODUCTS = 8
@@ -28,7 +28,7 @@ def features_last(graph: Graph) -> Graph:
     """Move the features of contractions to the last axis, by copies around them.
 
         y[b,j,p,q] = relu(sum[u,v,i](W[j,i,u,v] * x[b,i,p+u,q+v]) + B[j])
-    becomes, with W2 a view of the weights if they are known,
+    becomes, with W2 made before the run if the weights are known,
         x2[b,p,q,i] = x[b,i,p,q]
         t[b,p,q,j] = sum[u,v,i](W2[u,v,i,j] * x2[b,p+u,q+v,i])
         y[b,j,p,q] = relu(t[b,p,q,j] + B[j])
@@ -108,7 +108,7 @@ def _rewritten(node: Computed, permuted: Callable[[Node, Order], Node]) -> Node:
     moved += math.prod(shapes[roles.data.tensor]) if data else 0
     if math.prod(size for _, size in node.statement.extents) < PRODUCTS * moved:
         return node
-    if isinstance(dict(node.operands)[roles.weight.tensor], Parameter):
+    if isinstance(dict(node.operands)[roles.weight.tensor], Known):
         orders[roles.weight] = _weight_order(roles, output[roles.features], data)
     for read, order in orders.items():
         if order != tuple(sorted(order)):
@@ -202,9 +202,7 @@ def _computed(
 
 
 def _permuted(node: Node, order: Order) -> Node:
-    """`node` with its axes in another order: a view, the same work written elsewhere, or a copy."""
-    if isinstance(node, Parameter):
-        return Parameter(node.name, node.array.transpose(order))
+    """`node` with its axes in another order: the same work written elsewhere, or a copy."""
     if isinstance(node, Computed) and not has_reduction(node.statement.equation.expression):
         equation = node.statement.equation
         access = tuple(equation.output.access[axis] for axis in order)
@@ -213,8 +211,11 @@ def _permuted(node: Node, order: Order) -> Node:
     names = [f"n{axis}" for axis in range(len(node.shape))]
     access = tuple(Affine(((name, 1),)) for name in names)
     extents = tuple((names[axis], node.shape[axis]) for axis in order)
-    equation = Equation(Read("y", tuple(access[axis] for axis in order)), Read("x", access))
+    output = Read("y", tuple(access[axis] for axis in order))
     shape = tuple(node.shape[axis] for axis in order)
+    if isinstance(node, Known):
+        return derived(node.name, output, Read("x", access), [("x", node)], extents, shape)
+    equation = Equation(output, Read("x", access))
     statement = Statement(equation, (("x", node.shape),), extents, shape)
     return Computed(statement, (("x", node),), getattr(node, "label", ""))
 

@@ -3,30 +3,32 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from striate.network.graph import Array, Computed, Concatenated, Graph, Node, Parameter
-from striate.notation import interpret
+from striate.network.graph import Computed, Concatenated, Derived, Graph, Known, Node
 from striate.notation.ir import (
     Affine,
     Apply,
     Constant,
-    Equation,
     Expression,
     Read,
     Reduce,
     Statement,
     reads,
 )
-from striate.transforms.rewrite import count_uses, has_reduction, reads_in_place, rebuild, transform
+from striate.transforms.rewrite import (
+    count_uses,
+    derived,
+    has_reduction,
+    reads_in_place,
+    rebuild,
+    transform,
+)
 
 
 def fold(graph: Graph) -> Graph:
     """Turn affine maps with known coefficients into `x * scale + shift`, and fold them.
 
         y[..., j] = (sum(W[..., j] * x) + B[j] - m[j]) / sqrt(v[j] + eps) * g[j] + h[j]
-    becomes, with scale and shift computed once in float64,
+    becomes, with scale and shift computed once, before the run, in float64,
         y[..., j] = sum((W * scale)[..., j] * x) + (B * scale + shift)[j]
     if the sum has no other reader.
     """
@@ -57,14 +59,11 @@ def fold(graph: Graph) -> Graph:
     return rebuild(graph, change)
 
 
-Vector = NDArray[np.float64]
-
-
-def _affine_map(node: Computed) -> tuple[str, Vector, Vector] | None:
-    """(operand, scale, shift) if the node is `operand * scale[i] + shift[i]` with known numbers."""
+def _affine_map(node: Computed) -> tuple[str, Derived, Derived] | None:
+    """(operand, scale, shift) if the node is `operand * scale[i] + shift[i]`, with both known."""
     statement = node.statement
     expression = statement.equation.expression
-    unknown = [name for name, operand in node.operands if not isinstance(operand, Parameter)]
+    unknown = [name for name, operand in node.operands if not isinstance(operand, Known)]
     if has_reduction(expression) or len(unknown) != 1 or len(node.operands) == 1:
         return None
     tensor = unknown[0]
@@ -74,8 +73,9 @@ def _affine_map(node: Computed) -> tuple[str, Vector, Vector] | None:
         return None
     if any(read.access != (last,) for read in others) or _degree(expression, tensor) != 1:
         return None
-    at_zero, at_one = (_at(node, tensor, value) for value in (0.0, 1.0))
-    return tensor, at_one - at_zero, at_zero
+    at_zero, at_one = (_at(expression, tensor, value) for value in (0.0, 1.0))
+    scale = _vector(node, "scale", Apply("subtract", (at_one, at_zero)))
+    return tensor, scale, _vector(node, "shift", at_zero)
 
 
 def _degree(expression: Expression, tensor: str) -> int:
@@ -95,28 +95,26 @@ def _degree(expression: Expression, tensor: str) -> int:
             return 0
 
 
-def _at(node: Computed, tensor: str, value: float) -> Vector:
-    """The node's value for each feature where `tensor` is `value`, in float64."""
-    statement = node.statement
-    last = statement.equation.output.access[-1]
+def _at(expression: Expression, tensor: str, value: float) -> Expression:
+    """The expression where `tensor` is `value`."""
 
     def change(part: Expression) -> Expression | None:
         return Constant(value) if isinstance(part, Read) and part.tensor == tensor else None
 
-    expression = transform(statement.equation.expression, change)
-    equation = Equation(Read("value", (last,)), expression)
-    features = statement.shape[-1:]
-    shapes = tuple((name, shape) for name, shape in statement.shapes if name != tensor)
+    return transform(expression, change)
+
+
+def _vector(node: Computed, name: str, expression: Expression) -> Derived:
+    """`expression`, of which there is one value for each of the node's features."""
+    statement = node.statement
+    last = statement.equation.output.access[-1]
     extents = tuple((i, n) for i, n in statement.extents if last.coefficient(i))
-    known = {
-        name: operand.array.astype(np.float64)
-        for name, operand in node.operands
-        if isinstance(operand, Parameter)
-    }
-    return interpret(Statement(equation, shapes, extents, features), known).astype(np.float64)
+    output = Read("value", (last,))
+    title = f"{node.label} {name}"
+    return derived(title, output, expression, node.operands, extents, statement.shape[-1:])
 
 
-def _into_contraction(node: Computed, scale: Vector, shift: Vector) -> Computed | None:
+def _into_contraction(node: Computed, scale: Derived, shift: Derived) -> Computed | None:
     """`node * scale + shift` where node is `sum(W * x)` or `sum(W * x) + B` with known W and B."""
     statement = node.statement
     last = statement.equation.output.access[-1]
@@ -125,27 +123,20 @@ def _into_contraction(node: Computed, scale: Vector, shift: Vector) -> Computed 
     if found is None:
         return None
     reduction, left, right, bias = found
-    if bias is not None and not (
-        bias.access == (last,) and isinstance(named[bias.tensor], Parameter)
-    ):
+    if bias is not None and not (bias.access == (last,) and isinstance(named[bias.tensor], Known)):
         return None
     tensors = [read.tensor for read in reads(statement.equation.expression)]
     for read in (left, right):
         weight = named[read.tensor]
-        if not isinstance(weight, Parameter) or tensors.count(read.tensor) > 1:
+        if not isinstance(weight, Known) or tensors.count(read.tensor) > 1:
             continue
         if read.access[-1] == last and weight.shape[-1:] == scale.shape:
             break
     else:
         return None
-    added = shift
+    named[read.tensor] = _scaled(weight, scale)
     name = _bias_name(statement, bias)
-    if bias is not None:
-        parameter = named[bias.tensor]
-        assert isinstance(parameter, Parameter)
-        added = parameter.array.astype(np.float64) * scale + shift
-    named[read.tensor] = Parameter(weight.name, _scaled(weight.array, scale))
-    named[name] = Parameter(f"{weight.name} (folded bias)", added.astype(np.float32))
+    named[name] = shift if bias is None else _shifted(named[bias.tensor], scale, shift)
     return _with_bias(node, reduction, Read(name, (last,)), named)
 
 
@@ -188,12 +179,28 @@ def _with_bias(node: Computed, reduction: Reduce, bias: Read, named: dict[str, N
     )
 
 
-def _scaled(array: Array, scale: Vector) -> Array:
-    """`array * scale` over the last axis, kept in the memory order of `array`."""
-    return np.multiply(array, scale.astype(np.float32), order="K")
+def _scaled(weight: Known, scale: Derived) -> Derived:
+    """`weight[..., j] * scale[j]`."""
+    names = [f"n{axis}" for axis in range(len(weight.shape))]
+    access = tuple(Affine(((name, 1),)) for name in names)
+    product = Apply("multiply", (Read("W", access), Read("scale", access[-1:])))
+    extents = tuple(zip(names, weight.shape, strict=True))
+    named = (("W", weight), ("scale", scale))
+    return derived(weight.name, Read("value", access), product, named, extents, weight.shape)
 
 
-def _scale_and_shift(node: Computed, tensor: str, scale: Vector, shift: Vector) -> Computed:
+def _shifted(bias: Node, scale: Derived, shift: Derived) -> Derived:
+    """`bias[j] * scale[j] + shift[j]`."""
+    assert isinstance(bias, Known)
+    access = (Affine((("j", 1),)),)
+    product = Apply("multiply", (Read("B", access), Read("scale", access)))
+    total = Apply("add", (product, Read("shift", access)))
+    named = (("B", bias), ("scale", scale), ("shift", shift))
+    extents = (("j", bias.shape[0]),)
+    return derived(bias.name, Read("value", access), total, named, extents, bias.shape)
+
+
+def _scale_and_shift(node: Computed, tensor: str, scale: Derived, shift: Derived) -> Computed:
     statement = node.statement
     output = statement.equation.output
     last: tuple[Affine, ...] = (output.access[-1],)
@@ -202,8 +209,8 @@ def _scale_and_shift(node: Computed, tensor: str, scale: Vector, shift: Vector) 
     expression = Apply("add", (product, Read("shift", last)))
     named: dict[str, Node] = {
         tensor: dict(node.operands)[tensor],
-        "scale": Parameter(f"{node.label} scale", scale.astype(np.float32)),
-        "shift": Parameter(f"{node.label} shift", shift.astype(np.float32)),
+        "scale": scale,
+        "shift": shift,
     }
     return Computed(
         replace(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from striate.network.graph import Computed, Graph, Node, operands
+from striate.network.graph import Computed, Derived, Graph, Known, Node, operands
 from striate.notation.ir import (
     Affine,
     Apply,
@@ -199,3 +199,19 @@ def rebuild(graph: Graph, change: Callable[[Node, Callable[[Node], Node]], Node]
     for node in graph.nodes():
         made[id(node)] = change(node, new)
     return Graph(graph.inputs, tuple(new(output) for output in graph.outputs))
+
+
+def derived(
+    name: str,
+    output: Read,
+    expression: Expression,
+    operands: Iterable[tuple[str, Node]],
+    extents: tuple[tuple[str, int], ...],
+    shape: Shape,
+) -> Derived:
+    """`output = expression`, which reads nothing but known ones of `operands`."""
+    order = list(dict.fromkeys(read.tensor for read in reads(expression)))
+    named = {tensor: node for tensor, node in operands if isinstance(node, Known)}
+    shapes = tuple((tensor, named[tensor].shape) for tensor in order)
+    statement = Statement(Equation(output, expression, extents), shapes, extents, shape)
+    return Derived(name, statement, tuple((tensor, named[tensor]) for tensor in order))

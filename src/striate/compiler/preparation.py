@@ -1,0 +1,140 @@
+"""The preparation of a program's constants: values that NumPy computes, then copies by kernels."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from striate.compiler.pack import Copy, Factor, copy, memory_order, product, strides_in, whole
+from striate.compiler.pack_code import emit_pack
+from striate.compiler.program import Kernel, Pointer, Preparation, Program, Step, Value
+from striate.compiler.schedules.base import Emission
+from striate.compiler.target import Target
+from striate.compiler.toom_cook import Matrix
+from striate.network.graph import Derived, Known, Parameter
+from striate.notation.ir import Shape, Statement
+
+CACHE_LINE = 64
+
+MakeKernel = Callable[[object, Emission, str, str], Kernel]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """A constant: how it is copied, out of what, to which byte of the block."""
+
+    name: str
+    copy: Copy
+    sources: tuple[Known, ...]
+    place: int
+    nbytes: int
+
+
+@dataclass(slots=True)
+class Preparer:
+    """Collects the constants that kernels ask for, in one block of `nbytes` bytes."""
+
+    nbytes: int = 0
+    _wishes: list[_Wish] = field(default_factory=list)
+    _places: dict[object, int] = field(default_factory=dict)
+    _parameters: dict[int, Parameter] = field(default_factory=dict)
+    _values: dict[int, Derived] = field(default_factory=dict)
+
+    def constant(
+        self, node: Known, packing: Statement | None, matrix: Matrix | None = None
+    ) -> Pointer:
+        """Where the constant `packing` of `node` will lie; the same for equal wishes."""
+        key = (_identity(node), packing)
+        if key not in self._places:
+            self._places[key] = self._place(node, packing or whole(node), matrix)
+        return Pointer("constant", 0, self._places[key])
+
+    def _place(self, node: Known, packing: Statement, matrix: Matrix | None) -> int:
+        place = self.nbytes
+        nbytes = -(-4 * math.prod(packing.shape) // CACHE_LINE) * CACHE_LINE
+        self.nbytes += nbytes
+        factors = product(packing, node)
+        made = copy(packing, factors, [_strides(factor) for factor in factors], matrix)
+        if made is None:
+            # More than a copy: NumPy computes it, and what it computed is copied.
+            assert matrix is None, "weights to be transformed are read in place"
+            node = Derived(node.name, packing, ((packing.shapes[0][0], node),))
+            factors = (Factor(node, whole(node).equation.output.access),)
+            made = copy(whole(node), factors, [_strides(factors[0])], None)
+            assert made is not None, "a whole array is a copy"
+        for factor in factors:
+            self._add(factor.node)
+        sources = tuple(factor.node for factor in factors)
+        self._wishes.append(_Wish(node.name, made, sources, place, nbytes))
+        return place
+
+    def _add(self, node: Known) -> None:
+        if isinstance(node, Parameter):
+            self._parameters.setdefault(_identity(node), node)
+        elif id(node) not in self._values:
+            for _, operand in node.operands:
+                self._add(operand)
+            self._values[id(node)] = node
+
+    def preparation(self, target: Target, kernel: MakeKernel) -> Preparation:
+        """All wishes as a program; `kernel` makes the code of an emission."""
+        numbers = {key: k for k, key in enumerate([*self._parameters, *self._values])}
+        values = tuple(
+            Value(node.statement, tuple((name, numbers[_identity(o)]) for name, o in node.operands))
+            for node in self._values.values()
+        )
+        kernels: dict[object, Kernel] = {}
+        inputs: dict[int, tuple[str, Shape]] = {}
+        steps = []
+        words: list[int] = []
+        for wish in self._wishes:
+            variant = wish.copy.variant
+            if variant not in kernels:
+                emission = emit_pack(variant, target, 1)
+                kernels[variant] = kernel(("pack", variant), emission, "pack", emission.plan)
+            pointers = [Pointer("output", 0, wish.place)]
+            for source, offset in zip(wish.sources, wish.copy.offsets, strict=True):
+                number = numbers[_identity(source)]
+                inputs.setdefault(number, (source.name, _memory_shape(source)))
+                pointers.append(Pointer("input", list(inputs).index(number), offset))
+            if len(pointers) < 3:
+                pointers.append(Pointer("constant", 0, 0))
+            pointers.append(Pointer("constant", 0, 8 * len(words)))
+            words += wish.copy.words
+            number = list(kernels).index(variant)
+            moved = 2 * wish.nbytes
+            steps.append(Step(wish.name, number, wish.copy.chunks, tuple(pointers), 0, moved))
+        table = np.array(words, np.int64).view(np.float32)
+        shape = (self.nbytes // 4,)
+        program = Program(
+            tuple(kernels.values()),
+            (tuple(steps),),
+            table,
+            None,
+            0,
+            tuple(inputs.values()),
+            (shape,),
+        )
+        arrays = tuple(node.array for node in self._parameters.values())
+        return Preparation(arrays, values, tuple(inputs), program)
+
+
+def _identity(node: Known) -> int:
+    """Parameters of one array are one."""
+    return id(node.array) if isinstance(node, Parameter) else id(node)
+
+
+def _order(node: Known) -> tuple[int, ...]:
+    if isinstance(node, Parameter):
+        return memory_order(node.array)
+    return tuple(range(len(node.shape)))
+
+
+def _strides(factor: Factor) -> tuple[int, ...]:
+    return strides_in(_order(factor.node), factor.node.shape)
+
+
+def _memory_shape(node: Known) -> Shape:
+    """The shape of the array with its axes as they lie in memory."""
+    return tuple(node.shape[axis] for axis in _order(node))
