@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
 
+from striate.compiler.batches import divided, repeated, worthwhile_parts
 from striate.compiler.border import emit_border
 from striate.compiler.cache import CodeCache
 from striate.compiler.codegen import object_code, version
@@ -35,8 +36,14 @@ def compile_graph(
     (Winograd), which moves results by a few 1e-6 of the largest. Raises ValueError for another.
     """
     target = target or Target.host()
-    plan = make_plan(_transformed(graph, algorithm), target, algorithm)
-    return _Assembly(plan, target).program()
+    graph = _transformed(graph, algorithm)
+    plan = make_plan(graph, target, algorithm)
+    parts = worthwhile_parts(plan, target)
+    part = divided(graph, parts) if parts > 1 else None
+    if part is None:
+        return _Assembly(plan, target).program()
+    plan = make_plan(part, target, algorithm)
+    return repeated(_Assembly(plan, target).program(), parts)
 
 
 def _transformed(graph: Graph, algorithm: str) -> Graph:

@@ -60,15 +60,22 @@ class Timed:
 
 
 def timed_phases(program: Program, seconds: Sequence[float]) -> list[Timed]:
-    """The phases of `program` in the order they run, with their times `seconds`."""
+    """The phases of `program` in the order they run, with their times `seconds`.
+
+    What is repeated for every part of a batch is one phase.
+    """
+    if len(seconds) != len(program.phases):
+        raise ValueError(f"{len(seconds)} times for {len(program.phases)} phases")
     found = []
-    for phase, taken in zip(program.phases, seconds, strict=True):
+    period = len(program.phases) // program.parts
+    for number, phase in enumerate(program.phases[:period]):
+        taken = sum(seconds[number::period])
         # Borders and packing, in brackets, are named only where they have a phase to themselves.
         named = [step for step in phase if step.label and step.label[0] != "("] or phase
         labels = dict.fromkeys(step.label or "(copy)" for step in named)
         schedules = dict.fromkeys(program.kernels[step.kernel].schedule for step in named)
-        work = sum(step.multiply_adds for step in phase)
-        moved = sum(step.bytes_moved for step in phase)
+        work = program.parts * sum(step.multiply_adds for step in phase)
+        moved = program.parts * sum(step.bytes_moved for step in phase)
         found.append(Timed(" | ".join(labels), " | ".join(schedules), taken, work, moved))
     return found
 
