@@ -36,7 +36,7 @@ tests: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 bench: $(VENV)/.stamp-race
-	$(BIN)/python benchmarks/race.py $(ARGS)
+	$(BIN)/striate race $(ARGS)
 
 # A stamp says which extras are in; a later one holds all that the base one does.
 $(VENV)/.stamp-base: pyproject.toml | $(VENV)/.stamp-venv

@@ -1,11 +1,7 @@
-"""The measured peaks do the work they are timed for; the race counts and reports rightly."""
+"""The measured peaks do the work they are timed for; layers are set beside them rightly."""
 
-import json
-import math
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +11,6 @@ from striate.compiler.program import Kernel, Program, Step
 from striate.compiler.target import Target
 from striate.runtime import peak
 from striate.runtime.roofline import Limits, attained, timed_phases
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-import layers
-import peers
-import race
-import startup
-from networks import Collection, UnavailableError
 
 
 @pytest.fixture(params=["avx512", "avx2", "neon", "generic"])
@@ -69,94 +58,6 @@ def test_peaks_are_those_of_a_computer() -> None:
         peak.memory_bandwidth(-1)
 
 
-def heat(network: str, **times: list[float]) -> race.Heat:
-    return race.Heat(network, [race.Lane(engine, rounds=t) for engine, t in times.items()])
-
-
-def test_ratio_is_the_fastest_peer_over_ours_by_medians() -> None:
-    won = heat("a", striate=[1.0, 9.0, 1.0], openvino=[2.0, 2.0, 0.1], ncnn=[3.0, 3.0, 3.0])
-    assert won.ratio == 2.0
-    lost = heat("b", striate=[4.0], openvino=[2.0], ncnn=[])
-    assert lost.ratio == 0.5
-    assert lost.fastest_peer is not None
-    assert lost.fastest_peer.engine == "openvino"
-    alone = heat("c", striate=[], openvino=[2.0])
-    assert math.isnan(alone.ratio)
-    assert race.geometric_mean([h.ratio for h in (won, lost, alone)]) == pytest.approx(1.0)
-
-
-def test_least_ratio_is_of_single_calls() -> None:
-    race_heat = heat("a", striate=[4.0], openvino=[2.0], ncnn=[3.0])
-    for lane, best in zip(race_heat.lanes, (1.0, 2.0, 1.5), strict=True):
-        lane.best = best
-    assert (race_heat.ratio, race_heat.least_ratio) == (0.5, 1.5)
-    assert math.isnan(heat("b", striate=[4.0]).least_ratio)
-
-
-def test_differences_are_relative_and_shapes_must_agree() -> None:
-    expected = np.array([[1.0, -4.0]], np.float32)
-    assert race.relative_difference(np.array([[1.5, -4.0]], np.float32), expected) == 0.125
-    with pytest.raises(UnavailableError, match=r"\(2,\), expected \(1, 2\)"):
-        race.relative_difference(np.zeros(2, np.float32), expected)
-
-
-def test_wrong_answers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(race, "version", lambda engine: "1.0")
-    right, wrong = heat("a", ncnn=[1.0]), heat("b", ncnn=[1.0])
-    right.lanes[0].difference, wrong.lanes[0].difference = 1e-6, math.nan
-    lines = [line for line in race.notes([right, wrong], ["ncnn"]) if "WRONG" in line]
-    assert len(lines) == 1
-    assert "ncnn is WRONG on b" in lines[0]
-
-
-def test_measurements_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(race, "version", lambda engine: "1.0")
-    args = race.arguments(["--engines", "striate", "--batch", "8", "--algorithm", "direct"])
-    race.write_json(tmp_path / "race.json", [heat("a", striate=[1.0], ncnn=[3.0])], args)
-    record = json.loads((tmp_path / "race.json").read_text())
-    assert (record["batch"], record["algorithm"]) == (8, "direct")
-    assert record["geometric_mean_ratio"] == pytest.approx(3.0)
-    assert record["heats"][0]["lanes"][1]["rounds"] == [3.0]
-    assert record["heats"][0]["lanes"][1]["difference"] is None
-    assert list(tmp_path.iterdir()) == [tmp_path / "race.json"]
-
-
-def test_missing_graphs_and_engines_are_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(race, "missing", lambda engine: ("ncnn",) if engine == "ncnn" else ())
-    assert race.main(["--peers", str(tmp_path / "peers"), "--engines", "striate,ncnn"]) == 2
-    said = capsys.readouterr()
-    assert "ncnn is left out: pip install ncnn" in said.out
-    assert "alexnet.onnx is not there" in said.err
-    assert "--peers DIR" in said.err
-    with pytest.raises(UnavailableError, match="no raced network lenet"):
-        Collection(tmp_path).check(("lenet",))
-    with pytest.raises(SystemExit):
-        race.main(["--engines", "tensorflow"])
-    with pytest.raises(SystemExit):
-        race.main(["--rounds", "0"])
-
-
-def test_the_algorithm_reaches_striate_and_no_other_engine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    called = []
-
-    def engine(*given: object, **options: object) -> peers.Runner:
-        called.append(options)
-        return lambda: np.zeros((1, 1000), np.float32)
-
-    monkeypatch.setattr(peers, "ENGINES", {"striate": engine, "openvino": engine})
-    monkeypatch.setattr(Collection, "weights", lambda *_: tmp_path)
-    monkeypatch.setattr(Collection, "filled", lambda *_: tmp_path)
-    for name in ("striate", "openvino"):
-        assert peers.load(name, Collection(tmp_path), "vgg16", 1, 1, "direct").first_answer >= 0
-    assert called == [{"algorithm": "direct"}, {}]
-    with pytest.raises(SystemExit):
-        race.arguments(["--algorithm", "fft"])
-
-
 def two_phase_program() -> Program:
     """A convolution, then two kernels side by side."""
     kernel = Kernel("k", "direct", "", "", "", b"", 0)
@@ -174,8 +75,10 @@ def test_timed_phases_hold_their_work() -> None:
     assert (both.label, both.schedule) == ("left | right", "direct | pooling")
     # 4000 bytes take 4 s, 200 multiply-adds 0.4 s: memory is the limit.
     assert (both.flops, both.least_seconds(limits)) == (50.0, 4.0)
+    assert (conv.bandwidth, both.bandwidth) == (5.0, 500.0)
+    assert (conv.bound(limits), both.bound(limits)) == ("compute", "memory")
     assert (attained([conv], limits), attained([conv, both], limits)) == (0.5, 0.5)
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="1 times for 2 phases"):
         timed_phases(two_phase_program(), (2.0,))
 
 
@@ -199,17 +102,19 @@ def test_the_table_of_layers_ends_with_the_whole(capsys: pytest.CaptureFixture[s
     title, _, conv, both, last = capsys.readouterr().out.splitlines()
     assert title.split()[0] == "layer"
     # 1400 operations in 8 s; at the limits the phases would take 1 s and 4 s.
-    whole = ["all", "phases", "8.00", "s", "100.0%", "0.0", "18%", "0.00", "62%"]
+    whole = ["all", "phases", "8.00", "s", "100.0%", "0.0", "18%", "0.00", "0.0", "50%", "62%"]
     assert last.split() == whole
-    assert conv.split() == ["conv", "direct", "2.00", "s", "25.0%", "0.0", "50%", "0.00", "50%"]
+    assert conv.split() == [
+        "conv",
+        "direct",
+        "2.00",
+        "s",
+        "25.0%",
+        "0.0",
+        "50%",
+        "0.00",
+        "0.0",
+        "0%",
+        "50%",
+    ]
     assert both.split()[-1] == "67%"
-
-
-def test_scripts_say_which_graph_is_missing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for main, extra in ((layers.main, ["resnet50"]), (startup.main, [])):
-        assert main([*extra, "--peers", str(tmp_path)]) == 2
-        assert ".onnx is not there" in capsys.readouterr().err
-    assert layers.main(["lenet", "--peers", str(tmp_path)]) == 2
-    assert "no raced network lenet" in capsys.readouterr().err

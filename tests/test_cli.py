@@ -116,7 +116,7 @@ def test_version() -> None:
 
 def test_help_names_every_command() -> None:
     text = CliRunner().invoke(app, ["--help"]).stdout
-    for command in ("classify", "models", "inspect", "explain", "bench"):
+    for command in ("classify", "models", "inspect", "explain", "bench", "tune", "race"):
         assert command in text
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
 

@@ -316,6 +316,24 @@ def test_bench_measures() -> None:
     flops, bandwidth = 1e9 * report["peak_gflops"], 1e9 * report["bandwidth_gbs"]
     least = max(2 * first["multiply_adds"] / flops, first["bytes_moved"] / bandwidth)
     assert first["roofline"] == pytest.approx(least / first["seconds"])
+    rate = 1e-9 * first["bytes_moved"] / first["seconds"]
+    assert first["gbs"] == pytest.approx(rate)
+    assert first["bandwidth_share"] == pytest.approx(rate / report["bandwidth_gbs"])
+    assert first["bound"] == "compute"
+
+
+def test_a_linear_layer_is_bound_by_memory_and_says_its_share() -> None:
+    size = ("alexnet", "--json", "--layers", "--sort", "--input", "64", "--threads", "1")
+    (report,) = lines(striate("bench", *size))
+    rows = report["layers"]
+    assert isinstance(rows, list)
+    seconds = [row["seconds"] for row in rows]
+    assert seconds == sorted(seconds, reverse=True)
+    linear = next(row for row in rows if row["layer"].startswith("classifier.1"))
+    assert linear["bound"] == "memory"
+    assert linear["roofline"] == pytest.approx(linear["bandwidth_share"])
+    assert linear["bytes_moved"] >= 4 * 9216 * 4096
+    assert 0.2 < linear["bandwidth_share"] < 2
 
 
 def test_bench_for_people() -> None:

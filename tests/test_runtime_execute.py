@@ -1,13 +1,18 @@
 """`execute` compiles a structure once and keeps a bounded number of executables."""
 
+import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from runtime_kernels import chain, ramp
 
-import striate.compiler
+import striate.compiler.compile
+from striate.compiler.cache import CodeCache
 from striate.compiler.program import Program
+from striate.layers import Conv2d, ReLU, Sequential
+from striate.layers.tracing import KEPT
 from striate.network.graph import Computed, Concatenated, Graph, Input, Parameter
 from striate.notation.ir import Affine, Apply, Constant, Equation, Read, Statement
 from striate.runtime.executable import Executable
@@ -113,3 +118,34 @@ def test_what_is_kept_is_bounded_by_number_and_bytes() -> None:
     assert len(kept) == 2
     kept.clear()
     assert len(kept) == 0
+
+
+def resident_bytes() -> int:
+    """The memory that this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_two_hundred_shapes_leave_little_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory, executables and code stay bounded when every call has another shape."""
+    code = CodeCache(tmp_path, limit_bytes=50_000)
+    monkeypatch.setattr(striate.compiler.compile, "code_cache", lambda: code)
+    network = Sequential(Conv2d(2, 5, 3, stride=2), ReLU())
+    random = np.random.default_rng(0)
+    drawn = [random.integers((1, 3, 3), (5, 40, 40)) for _ in range(220)]
+    shapes = sorted({tuple(int(size) for size in sizes) for sizes in drawn})[:200]
+    held = []
+    for number, shape in enumerate(shapes):
+        images = random.standard_normal((*shape, 2), np.float32)
+        found = network(images)
+        if number % 50 == 0:
+            expected = network(images, algorithm="direct", threads=1)
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        held.append(resident_bytes())
+    assert len(held) == 200
+    assert held[-1] - held[49] < 32e6
+    assert code.size_bytes() <= code.limit_bytes
+    assert len(network.__dict__["_executables"]._kept) <= KEPT

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from runtime_kernels import assemble, chain, ramp
 
+from striate import models
 from striate.runtime import team, team_ir
 from striate.runtime.executable import Executable
 from striate.runtime.team import Job, Team, shared_team
@@ -229,6 +230,34 @@ def test_a_crowded_machine_slows_but_does_not_stop_the_team() -> None:
     # 50 phases take 0.3 ms alone; a core is given back after some ms at the most.
     assert np.median(times) < 0.02
     assert max(times) < 0.6
+
+
+def test_a_network_among_two_busy_processes_does_not_collapse() -> None:
+    """Each thread has about half a core then; waiting for one another must not cost more."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core")
+    network = models.create("squeezenet1_1").compile((1, 160, 160, 3), threads=2)
+    image = np.random.default_rng(0).standard_normal((1, 160, 160, 3), np.float32)
+
+    def median(seconds: float) -> float:
+        times: list[float] = []
+        while sum(times) < seconds:
+            start = time.perf_counter()
+            network(image)
+            times.append(time.perf_counter() - start)
+        return float(np.median(times))
+
+    median(0.1)
+    quiet = median(0.5)
+    crowd = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(2)]
+    try:
+        time.sleep(0.2)
+        crowded = median(1.5)
+    finally:
+        for process in crowd:
+            process.kill()
+            process.wait()
+    assert crowded < 6 * quiet
 
 
 FORK = """

@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,6 +49,10 @@ class Report:
         """Operations per second; a multiply-add counts as two."""
         return 2 * self.multiply_adds / self.seconds
 
+    def sorted(self) -> "Report":
+        """The report with the longest phases first."""
+        return replace(self, phases=tuple(sorted(self.phases, key=lambda phase: -phase.seconds)))
+
     def record(self) -> dict[str, object]:
         """The report for programs."""
         return {
@@ -71,6 +75,7 @@ def bench(
         str, typer.Argument(metavar="MODEL", help="The network; `striate models` lists them.")
     ],
     layers: Annotated[bool, typer.Option("--layers", help="Time each layer as well.")] = False,
+    sort: Annotated[bool, typer.Option("--sort", help="Longest layers first.")] = False,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads.", show_default="the cores allowed")
     ] = None,
@@ -89,6 +94,8 @@ def bench(
 
     module, sizes = network(model, input, batch)
     report = measure(module.compile(sizes, threads=threads, algorithm=algorithm), layers)
+    if sort:
+        report = report.sorted()
     if json:
         head = {"model": model, "input": list(sizes), "algorithm": str(algorithm)}
         print_json({**head, **report.record()})
@@ -96,15 +103,18 @@ def bench(
     if layers:
         print_layers(report.phases, report.limits)
         print()
-    threads, peak = report.executable.threads, report.limits.flops
+    threads, limits = report.executable.threads, report.limits
+    peak = f"{report.flops / limits.flops:.0%} of the measured peak of {limits.flops / 1e9:.1f}"
     print(
         f"{model} on {shape(sizes)}, {threads} thread{'s' * (threads > 1)}: "
         f"{duration(report.seconds)} (median of {len(report.runs)} runs, least "
         f"{duration(min(report.runs))})\n"
         f"{count(report.multiply_adds)} multiply-adds, {report.flops / 1e9:.1f} GFLOP/s, "
-        f"{report.flops / peak:.0%} of the measured peak of {peak / 1e9:.1f} GFLOP/s\n"
-        f"{report.executable.arena_bytes / 1e6:.1f} MB of memory for activations"
+        f"{peak} GFLOP/s"
     )
+    if layers:
+        print(f"the memory's measured bandwidth is {limits.bandwidth / 1e9:.1f} GB/s")
+    print(f"{report.executable.arena_bytes / 1e6:.1f} MB of memory for activations")
 
 
 def measure(executable: "Executable", layers: bool) -> Report:
@@ -120,8 +130,11 @@ def measure(executable: "Executable", layers: bool) -> Report:
     if not layers:
         limits = Limits(fma_peak(executable.threads) * 1e9, math.inf)
         return Report(executable, times, limits, ())
+    # Measured before and after: what else runs on the machine can only make a limit too low.
+    before = Limits.measured(executable.threads)
     phases = timed_phases(executable.program, executable.profile(image, repeat=30))
-    return Report(executable, times, Limits.measured(executable.threads), tuple(phases))
+    limits = before.or_more(Limits.measured(executable.threads))
+    return Report(executable, times, limits, tuple(phases))
 
 
 def run_times(executable: "Executable", image: "Array") -> list[float]:
@@ -149,6 +162,9 @@ def layer_record(phase: "Timed", limits: "Limits") -> dict[str, object]:
         "bytes_moved": phase.bytes_moved,
         "gflops": phase.flops / 1e9,
         "peak_share": phase.flops / limits.flops,
+        "gbs": phase.bandwidth / 1e9,
+        "bandwidth_share": phase.bandwidth / limits.bandwidth,
+        "bound": phase.bound(limits),
         "roofline": attained([phase], limits),
     }
 
@@ -165,6 +181,8 @@ def print_layers(phases: "Sequence[Timed]", limits: "Limits") -> None:
         Column("GFLOP/s", number=True),
         Column("of peak", number=True),
         Column("MB", number=True),
+        Column("GB/s", number=True),
+        Column("of memory", number=True),
         Column("of roofline", number=True),
     ]
     whole = together(phases)
@@ -179,6 +197,8 @@ def print_layers(phases: "Sequence[Timed]", limits: "Limits") -> None:
                 f"{row.flops / 1e9:.1f}" if row.flops else "",
                 f"{row.flops / limits.flops:.0%}" if row.flops else "",
                 f"{row.bytes_moved / 1e6:.2f}",
+                f"{row.bandwidth / 1e9:.1f}",
+                f"{row.bandwidth / limits.bandwidth:.0%}",
                 f"{attained(parts, limits):.0%}",
             ]
         )

@@ -15,6 +15,8 @@ from striate.cli.explain import explain
 from striate.cli.guard import DONE, INTERRUPTED, UNUSABLE, discard_output, guarded, message, say
 from striate.cli.inspect import inspect
 from striate.cli.models import models
+from striate.cli.race import race
+from striate.cli.tune import tune
 
 app = typer.Typer(
     name="striate",
@@ -24,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (classify, models, inspect, explain, bench, compile):
+for command in (classify, models, inspect, explain, bench, tune, race, compile):
     app.command()(guarded(command))
 
 

@@ -2,9 +2,12 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+# Takes what is under way, and how many steps are done.
+Advance = Callable[[str, int], None]
 # A pipe has no width: wide enough that no row of a table is folded.
 _PIPE_COLUMNS = 10_000
 
@@ -50,6 +53,28 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
     with console.capture() as capture:
         console.print(table)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+
+
+@contextmanager
+def progress(total: int | None) -> Iterator[Advance]:
+    """A bar on standard error while a person looks at it; says what is under way.
+
+    Without a `total` it only shows that work goes on.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("", total=total)
+
+        def advance(description: str, steps: int) -> None:
+            progress.update(task, description=description, advance=steps)
+
+        yield advance
 
 
 def count(number: int) -> str:

@@ -1,6 +1,10 @@
 """The schedules there are, and which of them a statement gets."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from striate.compiler.schedules import (
     direct,
@@ -15,6 +19,7 @@ from striate.compiler.schedules import (
 from striate.compiler.schedules.base import Schedule
 from striate.compiler.schedules.contraction import match_contraction
 from striate.compiler.target import Target
+from striate.compiler.tuned import choice_key, tuned
 from striate.network.graph import Computed, Known
 
 # To add a schedule is to add its module to this tuple.
@@ -36,18 +41,78 @@ ALGORITHMS: Mapping[str, tuple[Schedule, ...]] = {
 
 
 def choose(node: Computed, target: Target, algorithm: str = "auto") -> Schedule:
-    """The schedule with the smallest estimated time among those that `algorithm` allows.
+    """The schedule that was measured to be the fastest here, or that is estimated to be.
 
     "direct" forbids what reorders the sums of an equation (Winograd).
     """
+    found = candidates(node, target, algorithm)
+    name = _wanted(node, target, algorithm, found)
+    return next((schedule for schedule, _ in found if schedule.name == name), found[0][0])
+
+
+def candidates(
+    node: Computed, target: Target, algorithm: str = "auto"
+) -> list[tuple[Schedule, float]]:
+    """The schedules that fit and that `algorithm` allows with their estimates (s), least first."""
     if algorithm not in ALGORITHMS:
         raise ValueError(f"no algorithm {algorithm!r}; expected {' or '.join(ALGORITHMS)}")
-    found: list[tuple[float, int, Schedule]] = []
-    for k, schedule in enumerate(ALGORITHMS[algorithm]):
+    found = []
+    for schedule in ALGORITHMS[algorithm]:
         seconds = schedule.seconds(node.statement, target)
         if seconds is not None and (schedule is not winograd or _weights_known(node)):
-            found.append((seconds, k, schedule))
-    return min(found, key=lambda one: one[:2])[2]
+            found.append((schedule, seconds))
+    return sorted(found, key=lambda one: one[1])
+
+
+@dataclass(slots=True)
+class Trial:
+    """A compilation that takes `schedule` wherever it fits (None: the least estimate), to measure.
+
+    `chosen` collects, by the label of a node, its statement's key and the schedule it got. What is
+    estimated to be slower by `LARGEST` is not worth the time.
+    """
+
+    LARGEST: ClassVar[float] = 10.0
+
+    schedule: str | None
+    chosen: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def choose(self, label: str, key: str, found: Sequence[tuple[Schedule, float]]) -> str:
+        """The name of the schedule to take; `found` are those that fit."""
+        best, least = found[0]
+        worth = [s.name for s, seconds in found if seconds <= max(self.LARGEST * least, 1e-3)]
+        name = self.schedule if self.schedule in worth else best.name
+        assert name is not None
+        self.chosen.setdefault(label, (key, name))
+        return name
+
+
+@contextmanager
+def trial(schedule: str | None) -> Iterator[Trial]:
+    """Compile for a `Trial` in this context; what is remembered is not asked."""
+    started = Trial(schedule)
+    token = _trial.set(started)
+    try:
+        yield started
+    finally:
+        _trial.reset(token)
+
+
+_trial: ContextVar[Trial | None] = ContextVar("trial", default=None)
+
+
+def _wanted(
+    node: Computed, target: Target, algorithm: str, found: Sequence[tuple[Schedule, float]]
+) -> str | None:
+    """The name of the schedule that a trial asks for, or that is remembered, if any."""
+    started = _trial.get()
+    if started is None and not tuned().choices():
+        return None
+    known = tuple(isinstance(operand, Known) for _, operand in node.operands)
+    key = choice_key(node.statement, known, target, algorithm)
+    if started is not None:
+        return started.choose(node.label, key, found)
+    return tuned().choices().get(key)
 
 
 def _weights_known(node: Computed) -> bool:

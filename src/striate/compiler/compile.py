@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from striate.compiler.batches import divided, repeated, worthwhile_parts
 from striate.compiler.border import emit_border
 from striate.compiler.cache import code_cache
 from striate.compiler.codegen import object_code, version
@@ -37,8 +38,15 @@ def compile_graph(
     (Winograd), which moves results by a few 1e-6 of the largest. Raises ValueError for another.
     """
     target = target or Target.host()
-    plan = make_plan(_transformed(graph, target, algorithm), target, algorithm)
-    return _Assembly(plan, target, Preparer(graph.arrays())).program()
+    arrays = graph.arrays()
+    graph = _transformed(graph, target, algorithm)
+    plan = make_plan(graph, target, algorithm)
+    parts = worthwhile_parts(plan, target)
+    part = divided(graph, parts) if parts > 1 else None
+    if part is None:
+        return _Assembly(plan, target, Preparer(arrays)).program()
+    plan = make_plan(part, target, algorithm)
+    return repeated(_Assembly(plan, target, Preparer(arrays)).program(), parts)
 
 
 def _transformed(graph: Graph, target: Target, algorithm: str) -> Graph:

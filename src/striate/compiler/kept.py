@@ -8,6 +8,7 @@ from striate.compiler.layout import memory_order
 from striate.compiler.program import Program
 from striate.compiler.storage import StorageError, dumps, loads
 from striate.compiler.target import Target, fingerprint
+from striate.compiler.tuned import tuned
 from striate.network.graph import Computed, Concatenated, Derived, Graph, Input, Parameter, operands
 from striate.notation.ir import Statement
 
@@ -18,7 +19,8 @@ def program_of(graph: Graph, *, algorithm: str = "auto") -> Program:
     Graphs are alike whose parameters differ in nothing but their numbers.
     """
     cpu = fingerprint() or repr(Target.host())
-    key = "\n".join((signature(graph), algorithm, cpu, version()))
+    measured = repr(sorted(tuned().choices().items()))
+    key = "\n".join((signature(graph), algorithm, cpu, measured, version()))
     content = code_cache().get(key)
     if content is not None:
         try:

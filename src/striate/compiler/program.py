@@ -64,7 +64,8 @@ class Program:
     """Phases run one after another; the steps and chunks within a phase run in any order.
 
     `constants` is the block of packed weights; where it is None, `preparation` makes it.
-    `arena_bytes` is all the memory that activations take (bytes).
+    `arena_bytes` is all the memory that activations take (bytes). The phases hold those of one
+    part of the batch `parts` times over, one part after another.
     """
 
     kernels: tuple[Kernel, ...]
@@ -74,6 +75,7 @@ class Program:
     arena_bytes: int
     inputs: tuple[tuple[str, Shape], ...]
     outputs: tuple[Shape, ...]
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)

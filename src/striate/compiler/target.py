@@ -14,7 +14,7 @@ _NAMES = ("avx512", "avx2", "neon", "generic")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A CPU to compile for; `lanes` float32 a vector, `l1` and `l2` in bytes per core.
+    """A CPU to compile for; `lanes` float32 a vector, caches in bytes, `l3` of all cores.
 
     With `split` it computes a vector in two steps: half a vector takes half the time (Zen 4).
     """
@@ -28,6 +28,7 @@ class Target:
     fma: bool
     l1: int = 32 << 10
     l2: int = 512 << 10
+    l3: int = 16 << 20
     flops_per_second: float = 100e9
     bytes_per_second: float = 20e9
     cores: int = 2
@@ -88,6 +89,7 @@ class Target:
             features=flat,
             l1=_cache_bytes(1) or 32 << 10,
             l2=_cache_bytes(2) or 512 << 10,
+            l3=_cache_bytes(3) or 16 << 20,
             cores=os.cpu_count() or 1,
             split=name == "avx512" and cpu == "znver4",
         )
@@ -113,7 +115,7 @@ def fingerprint() -> str | None:
     kept = [line.strip() for line in lines if line.startswith(said)]
     if not any(line.startswith(("flags", "Features")) for line in kept):
         return None
-    sizes = (_cache_bytes(1), _cache_bytes(2), os.cpu_count())
+    sizes = (*[_cache_bytes(level) for level in (1, 2, 3)], os.cpu_count())
     return "\n".join((platform.machine(), *kept, repr(sizes)))
 
 
@@ -124,7 +126,11 @@ def _triple(machine: str) -> str:
 
 def _cache_bytes(level: int) -> int | None:
     """The size of the data cache of `level` as the system tells it, or None."""
-    name = {1: "SC_LEVEL1_DCACHE_SIZE", 2: "SC_LEVEL2_CACHE_SIZE"}[level]
+    name = {
+        1: "SC_LEVEL1_DCACHE_SIZE",
+        2: "SC_LEVEL2_CACHE_SIZE",
+        3: "SC_LEVEL3_CACHE_SIZE",
+    }[level]
     try:
         size = os.sysconf(name)
     except (AttributeError, ValueError, OSError):

@@ -44,21 +44,38 @@ class Timed:
         """Operations per second; a multiply-add counts as two."""
         return 2 * self.multiply_adds / self.seconds if self.seconds else 0.0
 
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per second."""
+        return self.bytes_moved / self.seconds if self.seconds else 0.0
+
+    def bound(self, limits: Limits) -> str:
+        """What takes longer at the limits: "compute" or "memory"."""
+        compute = 2 * self.multiply_adds / limits.flops
+        return "compute" if compute > self.bytes_moved / limits.bandwidth else "memory"
+
     def least_seconds(self, limits: Limits) -> float:
         """The time that the multiply-adds or the bytes take at the limits, whichever is longer."""
         return max(2 * self.multiply_adds / limits.flops, self.bytes_moved / limits.bandwidth)
 
 
 def timed_phases(program: Program, seconds: Sequence[float]) -> list[Timed]:
-    """The phases of `program` in the order they run, with their times `seconds`."""
+    """The phases of `program` in the order they run, with their times `seconds`.
+
+    What is repeated for every part of a batch is one phase.
+    """
+    if len(seconds) != len(program.phases):
+        raise ValueError(f"{len(seconds)} times for {len(program.phases)} phases")
     found = []
-    for phase, taken in zip(program.phases, seconds, strict=True):
+    period = len(program.phases) // program.parts
+    for number, phase in enumerate(program.phases[:period]):
+        taken = sum(seconds[number::period])
         # Borders and packing, in brackets, are named only where they have a phase to themselves.
         named = [step for step in phase if step.label and step.label[0] != "("] or phase
         labels = dict.fromkeys(step.label or "(copy)" for step in named)
         schedules = dict.fromkeys(program.kernels[step.kernel].schedule for step in named)
-        work = sum(step.multiply_adds for step in phase)
-        moved = sum(step.bytes_moved for step in phase)
+        work = program.parts * sum(step.multiply_adds for step in phase)
+        moved = program.parts * sum(step.bytes_moved for step in phase)
         found.append(Timed(" | ".join(labels), " | ".join(schedules), taken, work, moved))
     return found
 
