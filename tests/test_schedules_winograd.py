@@ -60,7 +60,7 @@ def test_the_kernel_is_the_equation(
         },
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "_best_m", lambda _: m)
+        patch.setattr(winograd, "_tile", lambda _: (m, m))
         check(winograd, stated, target, rounding=ROUNDING)
 
 
