@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from striate.compiler import pack_code
 from striate.compiler.pack_code import BOUNDS, DIMS, Variant
-from striate.compiler.toom_cook import Matrix
+from striate.compiler.toom_cook import Matrices
 from striate.network.graph import Array, Derived, Known
 from striate.notation.ir import Affine, Apply, Equation, Expression, Read, Shape, Statement
 from striate.transforms.rewrite import substitute
@@ -95,7 +95,7 @@ def copy(
     packing: Statement,
     factors: tuple[Factor, ...],
     strides: Sequence[Strides],
-    matrix: Matrix | None,
+    matrices: Matrices | None,
 ) -> Copy | None:
     """The copy that makes the packed array out of one or two factors with these strides (bytes).
 
@@ -105,7 +105,7 @@ def copy(
     if None in indices or not indices or not 1 <= len(factors) <= 2:
         return None
     order = [index for index in indices if index is not None]
-    taps = _taps(packing, matrix)
+    taps = _taps(packing, matrices)
     if taps is None:
         return None
     extents = dict(packing.extents)
@@ -117,8 +117,8 @@ def copy(
     if scale.get(lane, 4) != 4 or any(tap in scale for tap in taps):
         return None
     inner = dict(extents)
-    if matrix:
-        inner |= {tap: len(matrix[0]) for tap in taps}
+    if matrices:
+        inner |= {tap: len(m[0]) for tap, m in zip(taps, matrices, strict=True)}
     bounds = [bound for factor in factors for bound in _bounds(factor, inner)]
     bounds = list(dict.fromkeys(bounds))
     if any(bad is None for bad in bounds) or len(bounds) > BOUNDS:
@@ -134,7 +134,7 @@ def copy(
     places: list[str | None] = [*dims[:1], *[None] * (DIMS - len(dims)), *dims[1:]]
     if not dims:
         places = [None] * DIMS
-    turned = len(dims) > 1 and source.get(dims[-1]) == 4 and dims[-1] not in scale and not matrix
+    turned = len(dims) > 1 and source.get(dims[-1]) == 4 and dims[-1] not in scale and not matrices
     turned = turned and not any(dims[-1] in terms for _, terms in limits)
     kind = "unit" if source.get(lane, 0) == 4 else "transposed" if turned else "strided"
     total = 4 * math.prod(packing.shape)
@@ -151,12 +151,12 @@ def copy(
         sum(s * a.offset for s, a in zip(stride, factor.access, strict=True))
         for factor, stride in zip(factors, strides, strict=True)
     )
-    return Copy(Variant(kind, len(factors) == 2, matrix), tuple(words), starts)
+    return Copy(Variant(kind, len(factors) == 2, matrices), tuple(words), starts)
 
 
-def _taps(packing: Statement, matrix: Matrix | None) -> list[str] | None:
-    """The indices along which a transform with `matrix` goes; [] without one."""
-    if matrix is None:
+def _taps(packing: Statement, matrices: Matrices | None) -> list[str] | None:
+    """The indices along which a transform with `matrices` goes; [] without one."""
+    if matrices is None:
         return []
     source = packing.equation.expression
     assert isinstance(source, Read)

@@ -23,68 +23,66 @@ from striate.compiler.schedules.epilogue import fits_epilogue
 from striate.compiler.schedules.winograd_blocking import Blocking, Window, choose_blocking
 from striate.compiler.schedules.winograd_kernel import Kernel
 from striate.compiler.target import Target
-from striate.compiler.toom_cook import algorithm
+from striate.compiler.toom_cook import POINTS
 from striate.notation.ir import Affine, Statement
 from striate.transforms.rewrite import fresh
 
 name = "winograd"
 
 
-TILES = ((4, 4), (2, 2))
+# Outputs a tile on each axis that has taps; larger ones cost more to transform than they save.
+TILES = (4, 2)
 
 
 def seconds(statement: Statement, target: Target) -> float | None:
-    window = match(statement, TILES[0])
-    if window is None or window.taps != (3, 3) or window.channels < target.lanes:
+    if not _windows(statement):
         return None
-    window = match(statement, _tile(statement))
-    assert window is not None
-    return choose_blocking(window, target)[0]
+    window = _best(statement)
+    return None if window.channels < target.lanes else choose_blocking(window, target)[0]
 
 
 @lru_cache(maxsize=1024)
-def _tile(statement: Statement) -> tuple[int, int]:
-    """The tile size with the smallest estimate; the same on every target."""
+def _best(statement: Statement) -> Window:
+    """The statement in tiles of the size with the smallest estimate; the same on every target."""
     target = Target.named("avx512")
-
-    def estimate(tile: tuple[int, int]) -> float:
-        window = match(statement, tile)
-        assert window is not None
-        return choose_blocking(window, target)[0]
-
-    return min(TILES, key=estimate)
+    return min(_windows(statement), key=lambda window: choose_blocking(window, target)[0])
 
 
-def match(statement: Statement, tile: tuple[int, int]) -> Window | None:
-    """The statement as a convolution of stride 1 in tiles of that size, or None."""
+def _windows(statement: Statement) -> list[Window]:
+    """The statement as a convolution of stride 1, in tiles of each size; [] if it isn't one."""
     contraction = match_contraction(statement)
     if contraction is None or contraction.group or not contraction.feature:
-        return None
+        return []
     data, weight = contraction.data, contraction.weight
     if contraction.channel is None or len(data.access) != 4 or len(contraction.taps) != 2:
-        return None
+        return []
     *_, rows, columns, _ = data.access
     found = [_window_axis(affine, contraction) for affine in (rows, columns)]
     if found[0] is None or found[1] is None:
-        return None
+        return []
     (p, u), (q, v) = found[0], found[1]
     if (u, v) != contraction.taps or contraction.rows[-2:] != (p, q):
-        return None
+        return []
     if weight.access[:2] != (Affine(((u, 1),)), Affine(((v, 1),))):
-        return None
+        return []
     if not fits_epilogue(statement) or not fits_layout(statement, contraction):
-        return None
+        return []
     extents = dict(statement.extents)
-    return Window(
-        contraction,
-        tuple((index, extents[index]) for index in contraction.rows[:-2]),
-        (p, q),
-        (extents[p], extents[q]),
-        (extents[u], extents[v]),
-        tile,
-        extents[contraction.channel],
-        extents[contraction.feature],
-    )
+    taps = (extents[u], extents[v])
+    outer = tuple((index, extents[index]) for index in contraction.rows[:-2])
+    size, channels = (extents[p], extents[q]), extents[contraction.channel]
+    features = extents[contraction.feature]
+    return [
+        Window(contraction, outer, (p, q), size, taps, tile, channels, features)
+        for tile in _tiles(taps)
+    ]
+
+
+def _tiles(taps: tuple[int, int]) -> list[tuple[int, int]]:
+    """The sizes of tiles for that many taps, none for a single one."""
+    most = max(taps)
+    fitting = [m for m in TILES if most > 1 and m + most - 2 <= len(POINTS)]
+    return [(m if taps[0] > 1 else 1, m if taps[1] > 1 else 1) for m in fitting]
 
 
 def _window_axis(affine: Affine, contraction: Contraction) -> tuple[str, str] | None:
@@ -98,8 +96,7 @@ def _window_axis(affine: Affine, contraction: Contraction) -> tuple[str, str] | 
 
 
 def halo(statement: Statement) -> dict[str, Halo]:
-    window = match(statement, _tile(statement))
-    assert window is not None
+    window = _best(statement)
     data = window.contraction.data
     margin = window_halo(statement, data)
     assert margin is not None
@@ -109,8 +106,7 @@ def halo(statement: Statement) -> dict[str, Halo]:
 
 
 def emit(task: Task) -> Emission:
-    window = match(task.statement, _tile(task.statement))
-    assert window is not None
+    window = _best(task.statement)
     return emission(task, window, choose_blocking(window, task.target)[1])
 
 
@@ -125,7 +121,8 @@ def emission(task: Task, window: Window, blocking: Blocking) -> Emission:
     )
     weight = window.contraction.weight.tensor
     packed = {weight: _packing(task, window, blocking)}
-    transforms = {weight: algorithm(m, r).weights}
+    rows, columns = window.algorithms
+    transforms = {weight: (rows.weights, columns.weights)}
     return Emission(kernel.write, chunks, plan, packed, kernel.scratch_bytes, transforms)
 
 

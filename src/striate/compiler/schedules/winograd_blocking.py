@@ -8,6 +8,7 @@ from itertools import product
 
 from striate.compiler.schedules.contraction import Contraction
 from striate.compiler.target import Target
+from striate.compiler.toom_cook import Algorithm, algorithm
 
 # What is tried: parts of the features, and the most tiles in a block.
 PARTS, BLOCKS = (1, 2, 4, 8), (16, 28, 56, 112)
@@ -51,6 +52,11 @@ class Window:
     def sides(self) -> tuple[int, int]:
         height, breadth = (m + r - 1 for m, r in zip(self.tile, self.taps, strict=True))
         return height, breadth
+
+    @property
+    def algorithms(self) -> tuple[Algorithm, Algorithm]:
+        rows, columns = (algorithm(m, r) for m, r in zip(self.tile, self.taps, strict=True))
+        return rows, columns
 
     @property
     def products(self) -> int:

@@ -12,7 +12,7 @@ in order, as U is. U comes from memory: a product's weights are fetched while th
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import product
 
@@ -21,7 +21,7 @@ from striate.compiler.schedules.base import Task
 from striate.compiler.schedules.chunks import share
 from striate.compiler.schedules.epilogue import emit_epilogue, outer_reads
 from striate.compiler.schedules.winograd_blocking import Blocking, Window
-from striate.compiler.toom_cook import Matrix, algorithm, emit_transform
+from striate.compiler.toom_cook import emit_transform
 from striate.notation.ir import Read
 
 CACHE_LINE = 64
@@ -37,8 +37,6 @@ class Kernel:
         self.lanes = task.target.lanes
         self.line = 4 * self.lanes
         self.width = blocking.vectors * self.line
-        taps = zip(window.tile, window.taps, strict=True)
-        self.algorithms = [algorithm(m, r) for m, r in taps]
         self.groups = math.ceil(blocking.block / blocking.rows)
         self.channel_vectors = math.ceil(window.channels / self.lanes)
         self.group_bytes = self.channel_vectors * blocking.rows * self.line
@@ -88,14 +86,6 @@ class Kernel:
             offset = b.add(offset, b.multiply(at, step))
         return offset
 
-    def _transform(
-        self, matrices: Sequence[Matrix], values: Sequence[Sequence[Value]]
-    ) -> list[list[Value]]:
-        """`first values second'` for a matrix of vectors."""
-        b, (first, second) = self.builder, matrices
-        columns = [emit_transform(b, first, list(column)) for column in zip(*values, strict=True)]
-        return [emit_transform(b, second, list(row)) for row in zip(*columns, strict=True)]
-
     # V: the windows, transformed
 
     def _windows(self, first: Value, count: Offset) -> None:
@@ -126,7 +116,8 @@ class Kernel:
             [b.load(b.at(pixels, r * down + c * right), lanes) for c in range(breadth)]
             for r in range(height)
         ]
-        made = self._transform([one.data for one in self.algorithms], values)
+        rows, columns = window.algorithms
+        made = emit_transform(b, (rows.data, columns.data), values)
         for n, value in enumerate(value for row in made for value in row):
             b.store(value, b.at(target, n * self.v_step))
 
@@ -226,7 +217,8 @@ class Kernel:
             [b.load(b.at(source, (r * breadth + c) * self.width)) for c in range(breadth)]
             for r in range(height)
         ]
-        lines = self._transform([one.output for one in self.algorithms], values)
+        rows, columns = self.window.algorithms
+        lines = emit_transform(b, (rows.output, columns.output), values)
         origin: dict[Read, Offset] = {}
         for read in self._epilogue_reads():
             offset = self._position(read, place)
