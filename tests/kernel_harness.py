@@ -124,8 +124,8 @@ def run(
         if name in emission.packing:
             packing = emission.packing[name]
             if name in emission.transforms:
-                matrix = np.array(emission.transforms[name], np.float64)
-                values = np.einsum("au,uv...,bv->ab...", matrix, values, matrix).astype(np.float32)
+                rows, columns = (np.array(m, np.float64) for m in emission.transforms[name])
+                values = np.einsum("au,uv...,bv->ab...", rows, values, columns).astype(np.float32)
             values = interpret(packing, {name: values})
             layout = Layout.dense(packing.shape)
         buffers.append(Buffer(layout, values))

@@ -164,6 +164,7 @@ def test_reads_below_the_array_are_left_to_the_interpreter() -> None:
 @pytest.mark.parametrize("m", [2, 4])
 def test_transformed_weights(target: str, m: int) -> None:
     matrix = algorithm(m, 3).weights
+    matrices = (matrix, matrix)
     raw = array(20, 7, 3, 3)
     weight = Parameter("W", raw.transpose(2, 3, 1, 0))
     scale = Parameter("s", array(20, seed=1))
@@ -173,7 +174,7 @@ def test_transformed_weights(target: str, m: int) -> None:
     sizes = {**dict(base.extents), "u": side, "v": side}
     packing = statement("PuviL", sizes, base.equation.expression, {"W": (side, side, 7, 20)})
     preparer = Preparer((weight.array, scale.array))
-    place = preparer.constant(node, packing, matrix)
+    place = preparer.constant(node, packing, matrices)
 
     def kernel(key: object, emission: Emission, schedule: str, equation: str) -> Kernel:
         code = object_code(emission.write().function("packed"), Target.named(target))

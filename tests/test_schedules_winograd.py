@@ -1,5 +1,6 @@
 """Winograd's convolution: its matrices, and its kernel against the interpreter."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -10,6 +11,7 @@ from kernel_harness import RUNNABLE, check, emit, operands_for, run, sliced, sta
 
 from striate.compiler.codegen import assembly
 from striate.compiler.schedules import winograd
+from striate.compiler.schedules.winograd_blocking import Blocking
 from striate.compiler.target import Target
 from striate.compiler.toom_cook import algorithm
 from striate.notation import interpret
@@ -20,48 +22,78 @@ ROUNDING = 10.0
 RESIDUAL = f"{CONVOLUTION.replace('y[b,p,q,j] = ', 'y[b,p,q,j] = relu(')} + B[j] + z[b,p,q,j])"
 
 
-@pytest.mark.parametrize("m", [1, 2, 3, 4])
-def test_the_algorithm_is_a_correlation(m: int) -> None:
-    made = algorithm(m, 3)
-    data = [Fraction(7 * k * k - 3 * k + 2, 5) for k in range(m + 2)]
-    taps = [Fraction(3), Fraction(-5, 2), Fraction(1, 7)]
+@pytest.mark.parametrize(
+    ("m", "r"), [(1, 1), (1, 3), (2, 3), (3, 3), (4, 3), (2, 5), (4, 5), (4, 7)]
+)
+def test_the_algorithm_is_a_correlation(m: int, r: int) -> None:
+    made = algorithm(m, r)
+    data = [Fraction(7 * k * k - 3 * k + 2, 5) for k in range(m + r - 1)]
+    taps = [Fraction(3 - 2 * k * k, k + 1) for k in range(r)]
     left = [sum(c * g for c, g in zip(row, taps, strict=True)) for row in made.weights]
     right = [sum(c * d for c, d in zip(row, data, strict=True)) for row in made.data]
     products = [a * b for a, b in zip(left, right, strict=True)]
     got = [sum(c * p for c, p in zip(row, products, strict=True)) for row in made.output]
-    assert got == [sum(taps[k] * data[n + k] for k in range(3)) for n in range(m)]
+    assert got == [sum(taps[k] * data[n + k] for k in range(r)) for n in range(m)]
 
 
 def test_too_few_points_is_said() -> None:
-    with pytest.raises(ValueError, match="takes 7 points; there are 5"):
-        algorithm(6, 3)
+    with pytest.raises(ValueError, match="takes 11 points; there are 9"):
+        algorithm(6, 7)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     batch=st.integers(1, 2),
     rows=st.integers(1, 9),
     columns=st.integers(1, 9),
     channels=st.sampled_from([1, 3, 4, 5, 16, 17, 31]),
     features=st.sampled_from([1, 3, 8, 16, 17, 33, 70]),
-    m=st.sampled_from([2, 4]),
+    taps=st.sampled_from([(3, 3), (3, 3), (1, 7), (7, 1), (1, 3), (3, 1), (5, 5), (3, 5), (2, 2)]),
+    number=st.integers(0, 1),
     target=st.sampled_from(RUNNABLE),
 )
 def test_the_kernel_is_the_equation(
-    batch: int, rows: int, columns: int, channels: int, features: int, m: int, target: str
+    batch: int,
+    rows: int,
+    columns: int,
+    channels: int,
+    features: int,
+    taps: tuple[int, int],
+    number: int,
+    target: str,
 ) -> None:
+    above, left = taps[0] // 2, taps[1] // 2
     stated = statement(
-        RESIDUAL,
+        RESIDUAL.replace("p+u-1", f"p+u-{above}").replace("q+v-1", f"q+v-{left}"),
         {
-            "W": (3, 3, channels, features),
+            "W": (*taps, channels, features),
             "x": (batch, rows, columns, channels),
             "B": (features,),
             "z": (batch, rows, columns, features),
         },
+        p=rows,
+        q=columns,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "_best_m", lambda _: m)
+        patch.setattr(winograd, "_best", lambda stated: winograd._windows(stated)[number])
         check(winograd, stated, target, rounding=ROUNDING)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("span", [5, 20])
+@pytest.mark.parametrize("block", [3, 5])
+@pytest.mark.parametrize(("rows", "vectors"), [(1, 3), (2, 1), (3, 2)])
+def test_every_blocking_is_the_equation(
+    parts: int, span: int, block: int, rows: int, vectors: int
+) -> None:
+    stated = statement(CONVOLUTION, {"W": (3, 3, 21, 100), "x": (1, 14, 18, 21)})
+    target = Target.named(RUNNABLE[0])
+    panels = math.ceil(math.ceil(100 / target.lanes) / vectors)
+    blocking = Blocking(span, parts, block, rows, vectors, panels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "_best", lambda stated: winograd._windows(stated)[0])
+        patch.setattr(winograd, "choose_blocking", lambda *_: (0.0, blocking))
+        check(winograd, stated, RUNNABLE[0], rounding=ROUNDING)
 
 
 @pytest.mark.parametrize("target", RUNNABLE)
@@ -71,8 +103,9 @@ def test_unpadded_and_into_a_slice(target: str) -> None:
     check(winograd, stated, target, {"y": sliced((1, 13, 8, 24), 0, 9)}, rounding=ROUNDING)
 
 
-def test_the_error_is_rounding() -> None:
-    stated = statement(CONVOLUTION, {"W": (3, 3, 128, 64), "x": (1, 28, 28, 128)})
+@pytest.mark.parametrize("taps", [(3, 3), (1, 7), (5, 5)])
+def test_the_error_is_rounding(taps: tuple[int, int]) -> None:
+    stated = statement(CONVOLUTION, {"W": (*taps, 128, 64), "x": (1, 28, 28, 128)}, p=21, q=21)
     operands = operands_for(stated)
     exact = interpret(stated, {name: x.astype(np.float64) for name, x in operands.items()})
     got = run(winograd, stated, operands, RUNNABLE[0])
@@ -85,10 +118,13 @@ def test_the_error_is_rounding() -> None:
         CONVOLUTION.replace("p+u-1", "2*p+u-1"),
         CONVOLUTION.replace("q+v-1", "q+2*v-2"),
         CONVOLUTION.replace("W[u,v,i,j]", "W[v,u,i,j]"),
+        CONVOLUTION.replace("p+u-1", "p+u").replace("q+v-1", "q+v") + " with one tap",
     ],
 )
 def test_other_convolutions_do_not_fit(text: str) -> None:
-    stated = statement(text, {"W": (3, 3, 32, 32), "x": (1, 9, 9, 32)})
+    taps = (1, 1) if "one tap" in text else (3, 3)
+    text = text.removesuffix(" with one tap")
+    stated = statement(text, {"W": (*taps, 32, 32), "x": (1, 9, 9, 32)})
     assert winograd.seconds(stated, Target.named("avx2")) is None
 
 

@@ -206,12 +206,12 @@ class Builder:
             v, f"llvm.{name}.v{self.target.lanes}f32", f"{v} {a}", f"{v} {b}", f"{v} {c}"
         )
 
-    def prefetch(self, pointer: Value) -> None:
-        """Ask for a cache line that will be read or written.
+    def prefetch(self, pointer: Value, level: int = 1) -> None:
+        """Ask for a cache line that will be read or written, in the cache of that level.
 
         As for a read: asking to write was slower for lines that other cores hold too (Zen 4).
         """
-        arguments = (f"ptr {pointer}", "i32 0", "i32 3", "i32 1")
+        arguments = (f"ptr {pointer}", "i32 0", f"i32 {4 - level}", "i32 1")
         self.effect(self._call("void", "llvm.prefetch.p0", arguments))
 
     def _mask(self, lanes: int) -> str:

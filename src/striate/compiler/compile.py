@@ -128,10 +128,10 @@ class _Assembly:
 
     def _operand(self, name: str, work: Work, emission: Emission) -> Pointer:
         """Where the kernel finds an operand: in place, or packed before the run or within it."""
-        packing, matrix = emission.packing.get(name), emission.transforms.get(name)
+        packing, matrices = emission.packing.get(name), emission.transforms.get(name)
         node = dict(work.node.operands)[name]
         if isinstance(node, Known):
-            return self.preparer.constant(node, packing, matrix)
+            return self.preparer.constant(node, packing, matrices)
         if packing is None:
             return self.plan.pointers[id(node)]
         key = (id(node), packing)

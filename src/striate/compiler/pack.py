@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from striate.compiler import pack_code
 from striate.compiler.layout import strides_in
 from striate.compiler.pack_code import BOUNDS, DIMS, Variant
-from striate.compiler.toom_cook import Matrix
+from striate.compiler.toom_cook import Matrices
 from striate.network.graph import Derived, Known
 from striate.notation.ir import Affine, Apply, Equation, Expression, Read, Statement
 from striate.transforms.rewrite import substitute
@@ -97,14 +97,14 @@ def copy(
     packing: Statement,
     factors: tuple[Factor, ...],
     strides: Sequence[Strides],
-    matrix: Matrix | None,
+    matrices: Matrices | None,
 ) -> Copy | None:
     """The copy that makes the packed array out of one or two factors with these strides (bytes).
 
     None for what the code cannot do.
     """
     order = [affine.index for affine in packing.equation.output.access if affine.index]
-    taps = _taps(packing, matrix)
+    taps = _taps(packing, matrices)
     if len(order) != len(packing.shape) or not 1 <= len(factors) <= 2 or taps is None:
         return None
     # A single number is one lane.
@@ -113,7 +113,8 @@ def copy(
     extents = dict(zip(order, shape, strict=True))
     written = dict(zip(order, strides_in(tuple(range(len(order))), shape), strict=True))
     source, scale, *_ = [*map(_steps, factors, strides), {}]
-    limits = _limits(factors, {**extents, **dict.fromkeys(taps, len(matrix[0]) if matrix else 1)})
+    sizes = {tap: len(matrix[0]) for tap, matrix in zip(taps, matrices or (), strict=True)}
+    limits = _limits(factors, {**extents, **sizes})
     dims = [index for index in outer if index not in taps and extents[index] > 1]
     if scale.get(lane, 4) != 4 or limits is None or len(dims) > DIMS:
         return None
@@ -140,12 +141,12 @@ def copy(
         sum(step * affine.offset for step, affine in zip(stride, factor.access, strict=True))
         for factor, stride in zip(factors, strides, strict=True)
     )
-    return Copy(Variant(kind, len(factors) == 2, matrix), tuple(words), tuple(starts))
+    return Copy(Variant(kind, len(factors) == 2, matrices), tuple(words), tuple(starts))
 
 
-def _taps(packing: Statement, matrix: Matrix | None) -> list[str] | None:
-    """The indices along which a transform with `matrix` goes; [] without one."""
-    if matrix is None:
+def _taps(packing: Statement, matrices: Matrices | None) -> list[str] | None:
+    """The indices along which a transform with `matrices` goes; [] without one."""
+    if matrices is None:
         return []
     source = packing.equation.expression
     assert isinstance(source, Read)

@@ -4,7 +4,7 @@
       packed[n0*d0 + ... + n4*d4 + 4*l] = source[n0*s0 + ... + l*sl] * factor[n0*f0 + ... + 4*l]
 
 Sizes and strides are read at run time: one kernel packs the weights of all layers alike. Lanes past
-a bound are 0. With a matrix M the source is read at each tap, and M source M' is written
+a bound are 0. With matrices M and N the source is read at each tap, and M source N' is written
 (Winograd's transform of weights).
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.schedules.base import Emission
 from striate.compiler.target import Target
-from striate.compiler.toom_cook import Matrix, emit_transform
+from striate.compiler.toom_cook import Matrices, emit_transform
 
 DIMS = 5
 BOUNDS = 2
@@ -39,7 +39,7 @@ class Variant:
 
     lanes: str
     scaled: bool
-    matrix: Matrix | None
+    matrices: Matrices | None
 
 
 def emit_pack(variant: Variant, target: Target, chunks: int) -> Emission:
@@ -157,19 +157,17 @@ class _Pack:
         return b.emit(f"icmp slt <{width} x i64> <{numbers}>, {every}")
 
     def _vector(self, at: "_Place", written: Value | None, read: Value | None) -> None:
-        b, matrix = self.builder, self.variant.matrix
+        b, matrices = self.builder, self.variant.matrices
         factor = self._factor(at, read)
         down, across, below, beside = (self._word(TAPS + k) for k in range(4))
-        taps = len(matrix[0]) if matrix else 1
+        height, breadth = [len(m[0]) for m in matrices] if matrices else (1, 1)
         values = [
-            [self._load(self._tap(at.source, u, down, v, across), read) for v in range(taps)]
-            for u in range(taps)
+            [self._load(self._tap(at.source, u, down, v, across), read) for v in range(breadth)]
+            for u in range(height)
         ]
         values = [[self._scaled(value, factor) for value in row] for row in values]
-        if matrix:
-            columns = [emit_transform(b, matrix, [row[v] for row in values]) for v in range(taps)]
-            rows = zip(*columns, strict=True)
-            values = [emit_transform(b, matrix, list(row)) for row in rows]
+        if matrices:
+            values = emit_transform(b, matrices, values)
         for u, row in enumerate(values):
             for v, value in enumerate(row):
                 address = b.at(self.packed, self._tap(at.packed, u, below, v, beside))

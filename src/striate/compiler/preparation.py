@@ -10,7 +10,7 @@ from striate.compiler.pack_code import emit_pack
 from striate.compiler.program import Kernel, Pointer, Preparation, Program, Step, Value
 from striate.compiler.schedules.base import Emission
 from striate.compiler.target import Target
-from striate.compiler.toom_cook import Matrix
+from striate.compiler.toom_cook import Matrices
 from striate.network.graph import Array, Derived, Known, Parameter
 from striate.notation.ir import Shape, Statement
 
@@ -41,23 +41,23 @@ class Preparer:
     _values: dict[int, Derived] = field(default_factory=dict)
 
     def constant(
-        self, node: Known, packing: Statement | None, matrix: Matrix | None = None
+        self, node: Known, packing: Statement | None, matrices: Matrices | None = None
     ) -> Pointer:
         """Where the constant `packing` of `node` will lie; the same for equal wishes."""
         key = (_identity(node), packing)
         if key not in self._places:
-            self._places[key] = self._place(node, packing or whole(node), matrix)
+            self._places[key] = self._place(node, packing or whole(node), matrices)
         return Pointer("constant", 0, self._places[key])
 
-    def _place(self, node: Known, packing: Statement, matrix: Matrix | None) -> int:
+    def _place(self, node: Known, packing: Statement, matrices: Matrices | None) -> int:
         place = self.nbytes
         nbytes = -(-4 * math.prod(packing.shape) // CACHE_LINE) * CACHE_LINE
         self.nbytes += nbytes
         factors = product(packing, node)
-        made = copy(packing, factors, [_strides(factor) for factor in factors], matrix)
+        made = copy(packing, factors, [_strides(factor) for factor in factors], matrices)
         if made is None:
             # More than a copy: NumPy computes it, and what it computed is copied.
-            assert matrix is None, "weights to be transformed are read in place"
+            assert matrices is None, "weights to be transformed are read in place"
             node = Derived(node.name, packing, ((packing.shapes[0][0], node),))
             factors = (Factor(node, whole(node).equation.output.access),)
             made = copy(whole(node), factors, [_strides(factors[0])], None)

@@ -1,5 +1,6 @@
 """The matrices of Winograd's convolution, from their points, and code that multiplies by them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -7,9 +8,11 @@ from functools import lru_cache
 from striate.compiler.builder import Builder, Value
 
 Matrix = tuple[tuple[Fraction, ...], ...]
+# One for the rows of an image or of taps, one for the columns.
+Matrices = tuple[Matrix, Matrix]
 
-# Small numbers lose the least in rounding: 0, 1, -1, 2, -2.
-_POINTS = (0, 1, -1, 2, -2)
+# Numbers near 1 and their opposites lose the least in rounding.
+POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2), Fraction(4, 3), Fraction(-4, 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +24,16 @@ class Algorithm:
     output: Matrix
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def algorithm(m: int, r: int) -> Algorithm:
-    """F(m, r) on the points 0, 1, -1, 2, -2 and infinity, as many as it takes (m + r - 1).
+    """F(m, r) on the first of `POINTS` and infinity, as many as it takes (m + r - 1).
 
     Toom and Cook multiply polynomials by their values at points; a correlation is the transpose.
     """
     count = m + r - 1
-    points = [Fraction(point) for point in _POINTS[: count - 1]]
+    points = [Fraction(point) for point in POINTS[: count - 1]]
     if len(points) < count - 1:
-        raise ValueError(f"F({m}, {r}) takes {count - 1} points; there are {len(_POINTS)}")
+        raise ValueError(f"F({m}, {r}) takes {count - 1} points; there are {len(POINTS)}")
     data, weights = [], []
     for i, point in enumerate(points):
         others = points[:i] + points[i + 1 :]
@@ -60,7 +63,16 @@ def _product(factors: list[Fraction]) -> Fraction:
     return result
 
 
-def emit_transform(b: Builder, matrix: Matrix, values: list[Value]) -> list[Value]:
+def emit_transform(
+    b: Builder, matrices: Matrices, values: Sequence[Sequence[Value]]
+) -> list[list[Value]]:
+    """`first values second'` for a matrix of vectors."""
+    first, second = matrices
+    columns = [_emit_product(b, first, list(column)) for column in zip(*values, strict=True)]
+    return [_emit_product(b, second, list(row)) for row in zip(*columns, strict=True)]
+
+
+def _emit_product(b: Builder, matrix: Matrix, values: list[Value]) -> list[Value]:
     """`matrix` times the vectors `values`.
 
     Opposite points share their work: two columns that agree up to signs become a sum and a

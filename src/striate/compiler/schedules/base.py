@@ -7,7 +7,7 @@ from typing import Protocol
 from striate.compiler.builder import Builder
 from striate.compiler.layout import Halo, Layout
 from striate.compiler.target import Target
-from striate.compiler.toom_cook import Matrix
+from striate.compiler.toom_cook import Matrices
 from striate.notation.ir import Affine, Read, Statement
 
 
@@ -50,8 +50,8 @@ class Emission:
 
     `write` makes the code, which is not needed where the cache has it; `plan` says in words what
     was decided; `packing` maps an operand to the statement `packed[...] = operand[...]` whose
-    output the kernel reads in its stead; before that, the matrix M that `transforms` holds for it
-    is applied to the operand's first two axes: `M operand M'`.
+    output the kernel reads in its stead; before that, the matrices M, N that `transforms` holds for
+    it are applied to the operand's first two axes: `M operand N'`.
     """
 
     write: Callable[[], Builder]
@@ -59,7 +59,7 @@ class Emission:
     plan: str
     packing: Mapping[str, Statement] = field(default_factory=dict)
     scratch_bytes: int = 0
-    transforms: Mapping[str, Matrix] = field(default_factory=dict)
+    transforms: Mapping[str, Matrices] = field(default_factory=dict)
 
 
 class Schedule(Protocol):

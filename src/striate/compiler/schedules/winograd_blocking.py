@@ -1,0 +1,156 @@
+"""Sizes of Winograd's convolution: its tiles, its blocks, and the time that they cost."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+from striate.compiler.schedules.contraction import Contraction
+from striate.compiler.target import Target
+from striate.compiler.toom_cook import Algorithm, algorithm
+
+# What is tried: parts of the features, and the most tiles in a block.
+PARTS, BLOCKS = (1, 2, 4, 8), (16, 28, 56, 112)
+MOST_CHUNKS = 16
+# Cycles of one vector of one product, as measured (Zen 4): a multiply-add, in the cycles of the
+# target's peak; to transform a window and an output tile; what is more for windows and for reads
+# past the second-level cache.
+EFFORT, WINDOW, OUTPUT, FAR_WINDOW, FAR_READ = 0.93, 9, 9, 6, 1
+# The share of a chunk that the last one keeps the others waiting, and that of the time in which
+# memory gives the weights which no work hides.
+LAST, EXPOSED = 0.03, 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """F(m x n, r x s) on one convolution: `tile` is (m, n), `taps` (r, s), `grid` the tiles.
+
+    `pixels` are the output indices of rows and columns, `size` their extents, `outer` the indices
+    before them with theirs.
+    """
+
+    contraction: Contraction
+    outer: tuple[tuple[str, int], ...]
+    pixels: tuple[str, str]
+    size: tuple[int, int]
+    taps: tuple[int, int]
+    tile: tuple[int, int]
+    channels: int
+    features: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        rows, columns = (math.ceil(n / m) for n, m in zip(self.size, self.tile, strict=True))
+        return rows, columns
+
+    @property
+    def tiles(self) -> int:
+        return math.prod(self.grid) * math.prod(size for _, size in self.outer)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        height, breadth = (m + r - 1 for m, r in zip(self.tile, self.taps, strict=True))
+        return height, breadth
+
+    @property
+    def algorithms(self) -> tuple[Algorithm, Algorithm]:
+        rows, columns = (algorithm(m, r) for m, r in zip(self.tile, self.taps, strict=True))
+        return rows, columns
+
+    @property
+    def products(self) -> int:
+        return math.prod(self.sides)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocking:
+    """How the work is cut.
+
+    A chunk is `span` tiles by one of `parts` of the panels; it goes on in blocks of `block` tiles.
+    A register tile is `rows` tiles by `vectors` vectors of features, a panel that many vectors
+    wide.
+    """
+
+    span: int
+    parts: int
+    block: int
+    rows: int
+    vectors: int
+    panels: int
+
+
+@lru_cache(maxsize=1024)
+def choose_blocking(window: Window, target: Target) -> tuple[float, Blocking]:
+    """(seconds, blocking) with the least estimate."""
+    found = ((_seconds(window, target, one), one) for one in _blockings(window, target))
+    return min(found, key=lambda pair: pair[0])
+
+
+def _blockings(window: Window, target: Target) -> Iterator[Blocking]:
+    for spans in (1, 2, 3, 4, 6, 8, 12, 16):
+        span = math.ceil(window.tiles / spans)
+        if math.ceil(window.tiles / span) != spans:
+            continue
+        blocks = {math.ceil(span / math.ceil(span / most)) for most in BLOCKS}
+        for parts, block in product(PARTS, blocks):
+            if spans * parts <= MOST_CHUNKS:
+                rows, vectors = _register_tile(window, target, span, block, parts)
+                panels = math.ceil(window.features / (vectors * target.lanes))
+                yield Blocking(span, min(parts, panels), block, rows, vectors, panels)
+
+
+def _register_tile(
+    window: Window, target: Target, span: int, block: int, parts: int
+) -> tuple[int, int]:
+    """(rows, vectors) of the register tile that takes the fewest cycles."""
+    found = []
+    features = math.ceil(window.features / target.lanes)
+    for vectors in range(1, min(features, 4) + 1):
+        most = max(1, min(block, (target.registers - 1 - vectors) // vectors))
+        panels = math.ceil(math.ceil(features / vectors) / parts)
+        fewest = math.ceil(block / most)
+        for groups in range(fewest, fewest + 3):
+            rows = math.ceil(block / groups)
+            cycles = _cycles(window, target, rows, vectors)
+            found.append((_rows(span, block, rows) * panels * vectors * cycles, rows, vectors))
+    _, rows, vectors = min(found)
+    return rows, vectors
+
+
+def _cycles(window: Window, target: Target, rows: int, vectors: int) -> float:
+    """Cycles for each multiply-add of vectors: at least 1, more for loads and latency."""
+    products = rows * vectors
+    # Every register tile reads the weights of a product again, from the first cache or the second.
+    panel = 4 * window.channels * vectors * target.lanes
+    load = 1.5 if panel <= target.l1 // 2 else 3.0
+    loads = (1.25 * rows + load * vectors) / products
+    return max(1.0, loads, 12 / products) + 0.05 * loads
+
+
+def _rows(span: int, block: int, rows: int) -> int:
+    """The rows of all register tiles of a chunk."""
+    whole, rest = divmod(span, block)
+    return rows * (whole * math.ceil(block / rows) + math.ceil(rest / rows))
+
+
+def _seconds(window: Window, target: Target, blocking: Blocking) -> float:
+    """The estimated time on one core."""
+    n, channels, lanes = window.products, window.channels, target.lanes
+    span, block, near = blocking.span, blocking.block, target.l2 * 3 // 4
+    panels, vectors = math.ceil(blocking.panels / blocking.parts), math.ceil(channels / lanes)
+    features = panels * blocking.vectors
+    cycles = EFFORT * _rows(span, block, blocking.rows) * channels * features
+    cycles *= _cycles(window, target, blocking.rows, blocking.vectors)
+    cycles += WINDOW * span * vectors + OUTPUT * span * features
+    if 4 * n * block * channels > near:
+        cycles += (FAR_WINDOW + FAR_READ * panels) * span * vectors
+    if 4 * n * channels * features * lanes > near:
+        cycles += FAR_READ * channels * features * math.ceil(span / block)
+    chunks = math.ceil(window.tiles / span) * blocking.parts
+    # Few chunks wait long for the last of them.
+    rounds = math.ceil(chunks / target.cores) * target.cores + LAST * target.cores
+    work = n * cycles * rounds * 2.0 * lanes / target.flops_per_second
+    weights = 4.0 * n * channels * blocking.panels * blocking.vectors * lanes
+    memory = weights / target.bytes_per_second
+    return max(work, memory) + EXPOSED * memory

@@ -1,0 +1,272 @@
+"""The code of Winograd's convolution: the equation is in `winograd`, the sizes in its blocking.
+
+    for each block of tiles
+      V[n, group, channel, row] = (B' d B)[n] of every tile's input window
+      for each panel of output features
+        M[tile, n, feature] = sum over channels of V[n, tile, channel] * U[n, channel, feature]
+        output tile = epilogue(A' M A)
+
+U = G g G' is made when the weights are packed; V and M are scratch memory of the thread. A group is
+the tiles of one register tile: its channels lie together, a vector for each tile, so that V is read
+in order, as U is. U comes from memory: a product's weights are fetched while the last one runs.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import product
+
+from striate.compiler.builder import Builder, Offset, Value
+from striate.compiler.schedules.base import Task
+from striate.compiler.schedules.chunks import share
+from striate.compiler.schedules.epilogue import emit_epilogue, outer_reads
+from striate.compiler.schedules.winograd_blocking import Blocking, Window
+from striate.compiler.toom_cook import emit_transform
+from striate.notation.ir import Read
+
+CACHE_LINE = 64
+UNROLL = 4
+
+
+class Kernel:
+    """One emission; the fields are the places in scratch memory and their steps (bytes)."""
+
+    def __init__(self, task: Task, window: Window, blocking: Blocking) -> None:
+        self.task, self.window, self.blocking = task, window, blocking
+        self.contraction = window.contraction
+        self.lanes = task.target.lanes
+        self.line = 4 * self.lanes
+        self.width = blocking.vectors * self.line
+        self.groups = math.ceil(blocking.block / blocking.rows)
+        self.channel_vectors = math.ceil(window.channels / self.lanes)
+        self.group_bytes = self.channel_vectors * blocking.rows * self.line
+        self.v_step = _odd(self.groups * self.group_bytes)
+        self.u_step = window.channels * self.width
+        # Bytes of the next product's weights to fetch with each vector of channels.
+        lines = self.u_step / CACHE_LINE / (self.groups * self.channel_vectors)
+        self.fetch = math.ceil(lines) * CACHE_LINE
+        self.m_step = window.products * self.width
+        self.m_offset = window.products * self.v_step
+        self.scratch_bytes = self.m_offset + self.groups * blocking.rows * self.m_step
+        self.builder = Builder(task.target)
+        self.pointers: dict[str, Value] = {}
+
+    def write(self) -> Builder:
+        b, blocking = Builder(self.task.target), self.blocking
+        self.builder = b
+        for position, (tensor, _) in enumerate(self.task.layouts):
+            self.pointers[tensor] = b.argument(position)
+        span = b.multiply(b.divide("%chunk", blocking.parts), blocking.span)
+        end = b.minimum(b.add(span, blocking.span), self.window.tiles)
+        panels = share(b, b.remainder("%chunk", blocking.parts), blocking.parts, blocking.panels)
+        with b.loop(span, end, blocking.block) as block:
+            count = b.minimum(b.emit(f"sub i64 {end}, {block.index}"), blocking.block)
+            self._windows(block.index, count)
+            with b.loop(*panels) as panel:
+                self._sums(panel.index, count)
+                self._outputs(panel.index, block.index, count)
+        return b
+
+    def _place(self, tile: Offset) -> dict[str, Offset]:
+        """Where a tile lies: the outer indices, and its row and column in the grid of tiles."""
+        b, window = self.builder, self.window
+        place: dict[str, Offset] = {}
+        for index, size in reversed([*window.outer, *zip(window.pixels, window.grid, strict=True)]):
+            place[index] = b.remainder(tile, size)
+            tile = b.divide(tile, size)
+        return place
+
+    def _position(self, read: Read, place: dict[str, Offset]) -> Offset:
+        """The byte offset of `read` at the tile's first output."""
+        b = self.builder
+        scales = dict(zip(self.window.pixels, self.window.tile, strict=True))
+        offset: Offset = self.task.base(read)
+        for index, at in place.items():
+            step = scales.get(index, 1) * self.task.step(read, index)
+            offset = b.add(offset, b.multiply(at, step))
+        return offset
+
+    # V: the windows, transformed
+
+    def _windows(self, first: Value, count: Offset) -> None:
+        """V of `count` tiles."""
+        b, line, data, rows = self.builder, self.line, self.contraction.data, self.blocking.rows
+        whole, rest = divmod(self.window.channels, self.lanes)
+        with b.loop(0, count) as tile:
+            place = self._place(b.add(first, tile.index))
+            pixels = b.at(self.pointers[data.tensor], self._position(data, place))
+            group = b.multiply(b.divide(tile.index, rows), self.group_bytes)
+            row = b.multiply(b.remainder(tile.index, rows), line)
+            target = b.at("%scratch", b.add(group, row))
+            if whole:
+                with b.loop(0, whole) as vector:
+                    source = b.at(pixels, b.multiply(vector.index, line))
+                    to = b.at(target, b.multiply(vector.index, rows * line))
+                    self._window_vector(source, to, None)
+            if rest:
+                to = b.at(target, whole * rows * line)
+                self._window_vector(b.at(pixels, whole * line), to, rest)
+
+    def _window_vector(self, pixels: Value, target: Value, lanes: int | None) -> None:
+        """One vector of channels of one window: B' d B."""
+        b, data, window = self.builder, self.contraction.data, self.window
+        down, right = (self.task.step(data, i) for i in window.pixels)
+        height, breadth = window.sides
+        values = [
+            [b.load(b.at(pixels, r * down + c * right), lanes) for c in range(breadth)]
+            for r in range(height)
+        ]
+        rows, columns = window.algorithms
+        made = emit_transform(b, (rows.data, columns.data), values)
+        for n, value in enumerate(value for row in made for value in row):
+            b.store(value, b.at(target, n * self.v_step))
+
+    # M: the products
+
+    def _sums(self, panel: Value, count: Offset) -> None:
+        """M of `count` tiles and of a panel."""
+        b, window, rows = self.builder, self.window, self.blocking.rows
+        weights = self.pointers[self.contraction.weight.tensor]
+        weights = b.at(weights, b.multiply(panel, window.products * self.u_step))
+        with b.loop(0, window.products) as n:
+            u = b.at(weights, b.multiply(n.index, self.u_step))
+            ahead = b.at(u, self.u_step)
+            v = b.at("%scratch", b.multiply(n.index, self.v_step))
+            m = b.at("%scratch", b.add(self.m_offset, b.multiply(n.index, self.width)))
+            with b.loop(0, b.divide(b.add(count, rows - 1), rows)) as group:
+                data = b.at(v, b.multiply(group.index, self.group_bytes))
+                fetched = b.at(ahead, b.multiply(group.index, self.channel_vectors * self.fetch))
+                sums = self._products(data, u, fetched)
+                to = b.at(m, b.multiply(group.index, rows * self.m_step))
+                places = product(range(rows), range(self.blocking.vectors))
+                for total, (row, k) in zip(sums, places, strict=True):
+                    b.store(total, b.at(to, row * self.m_step + k * self.line))
+
+    def _products(self, data: Value, weights: Value, ahead: Value) -> list[Value]:
+        """The register tile of tiles by vectors of features, over all channels."""
+        b = self.builder
+        whole, rest = divmod(self.window.channels, self.lanes)
+        sums = [b.zero()] * (self.blocking.rows * self.blocking.vectors)
+        if whole:
+            carried = [("ptr", data), ("ptr", ahead), ("ptr", weights)]
+            carried += [(b.vector, one) for one in sums]
+            with b.loop(0, whole, 1, carried) as loop:
+                place, lines, *values = loop.values
+                for offset in range(0, self.fetch, CACHE_LINE):
+                    b.prefetch(b.at(lines, offset), level=2)
+                new = self._vector_run(place, values)
+                following = b.at(place, self.blocking.rows * self.line)
+                loop.following = [following, b.at(lines, self.fetch), *new]
+            data, _, weights, *sums = loop.values
+        return self._channel_run(data, weights, sums, rest)
+
+    def _vector_run(self, data: Value, values: list[Value]) -> list[Value]:
+        """One vector of channels; a loop, lest LLVM load broadcasts sooner than registers allow."""
+        b, lanes = self.builder, self.lanes
+        types = ["ptr", *[b.vector] * (len(values) - 1)]
+        with b.loop(0, 4 * lanes, 4 * UNROLL, list(zip(types, values, strict=True))) as loop:
+            weights, *sums = loop.values
+            new = self._channel_run(b.at(data, loop.index), weights, sums, UNROLL)
+            loop.following = [b.at(weights, UNROLL * self.width), *new]
+        return loop.values
+
+    def _channel_run(
+        self, data: Value, weights: Value, sums: list[Value], count: int
+    ) -> list[Value]:
+        b, blocking = self.builder, self.blocking
+        for k in range(count):
+            vectors = [
+                b.load(b.at(weights, k * self.width + v * self.line))
+                for v in range(blocking.vectors)
+            ]
+            result: list[Value] = []
+            for row in range(blocking.rows):
+                value = b.broadcast(b.load_scalar(b.at(data, row * self.line + 4 * k)))
+                old = sums[len(result) : len(result) + blocking.vectors]
+                result += [b.fma(value, w, s) for w, s in zip(vectors, old, strict=True)]
+            sums = result
+        return sums
+
+    # The outputs
+
+    def _outputs(self, panel: Value, first: Value, count: Offset) -> None:
+        """The outputs of `count` tiles and of a panel; the last panel may be partial."""
+        b, vectors = self.builder, self.blocking.vectors
+        feature = b.multiply(panel, self.width)
+        whole, rest = divmod(self.window.features, self.lanes)
+        last = self.blocking.panels - 1
+        with b.loop(0, count) as tile:
+            source = b.at("%scratch", b.add(self.m_offset, b.multiply(tile.index, self.m_step)))
+            place = self._place(b.add(first, tile.index))
+            left = b.minimum(b.add(whole, b.multiply(panel, -vectors)), vectors)
+            with b.loop(0, left, maybe_empty=True) as vector:
+                offset = b.multiply(vector.index, self.line)
+                self._output_vector(b.at(source, offset), b.add(feature, offset), place, None)
+            if rest:
+                with b.when(b.emit(f"icmp eq i64 {panel}, {last}")):
+                    offset = self.line * (whole - last * vectors)
+                    at = b.add(feature, offset)
+                    self._output_vector(b.at(source, offset), at, place, rest)
+
+    def _output_vector(
+        self, source: Value, feature: Offset, place: dict[str, Offset], lanes: int | None
+    ) -> None:
+        """One vector of features of one tile: A' M A, then the epilogue of each output."""
+        b, (height, breadth) = self.builder, self.window.sides
+        values = [
+            [b.load(b.at(source, (r * breadth + c) * self.width)) for c in range(breadth)]
+            for r in range(height)
+        ]
+        rows, columns = self.window.algorithms
+        lines = emit_transform(b, (rows.output, columns.output), values)
+        origin: dict[Read, Offset] = {}
+        for read in self._epilogue_reads():
+            offset = self._position(read, place)
+            along = read.access[-1] == self.task.output.access[-1]
+            origin[read] = b.add(offset, feature) if along else offset
+        for r, line in enumerate(lines):
+            for c, value in enumerate(line):
+                with self._inside((r, c), place):
+                    self._store(value, (r, c), origin, lanes)
+
+    def _epilogue_reads(self) -> list[Read]:
+        found = outer_reads(self.task.statement.equation.expression) or []
+        return [*dict.fromkeys([*(read for read in found if read.access), self.task.output])]
+
+    @contextmanager
+    def _inside(self, at: tuple[int, int], place: dict[str, Offset]) -> Iterator[None]:
+        """Run the block unless the output lies past the image: only the last tiles reach there."""
+        b, window = self.builder, self.window
+        sizes = zip(window.pixels, at, window.size, window.tile, window.grid, strict=True)
+        conditions = [
+            b.emit(f"icmp slt i64 {place[index]}, {count - 1}")
+            for index, offset, size, m, count in sizes
+            if offset >= (size % m or m)
+        ]
+        with ExitStack() as stack:
+            for condition in conditions:
+                stack.enter_context(b.when(condition))
+            yield
+
+    def _store(
+        self, total: Value, at: tuple[int, int], origin: dict[Read, Offset], lanes: int | None
+    ) -> None:
+        b, task = self.builder, self.task
+
+        def address(read: Read) -> tuple[Value, Offset]:
+            pointer = self.pointers[read.tensor]
+            if not read.access:
+                return pointer, task.base(read)
+            steps = [task.step(read, index) for index in self.window.pixels]
+            offset = sum(n * step for n, step in zip(at, steps, strict=True))
+            return pointer, b.add(origin[read], offset)
+
+        result = emit_epilogue(b, task, {self.contraction.reduction: total}, address, lanes)
+        pointer, offset = address(task.output)
+        b.store(result, b.at(pointer, offset), lanes)
+
+
+def _odd(size: int) -> int:
+    """`size` bytes or a cache line more: an odd number of lines, so that steps use all sets."""
+    lines = math.ceil(size / CACHE_LINE)
+    return (lines | 1) * CACHE_LINE
