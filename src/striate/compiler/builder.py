@@ -195,11 +195,11 @@ class Builder:
             f"<{lanes} x i32> zeroinitializer"
         )
 
-    def shuffle(self, value: Value, lanes: Sequence[int]) -> Value:
-        """Lane k of the result is lane `lanes[k]` of `value`."""
+    def shuffle(self, value: Value, lanes: Sequence[int], other: Value = "poison") -> Value:
+        """Lane k of the result is lane `lanes[k]` of `value`, whose lanes go on with `other`'s."""
         mask = ", ".join(f"i32 {lane}" for lane in lanes)
         return self.emit(
-            f"shufflevector {self.vector} {value}, {self.vector} poison, "
+            f"shufflevector {self.vector} {value}, {self.vector} {other}, "
             f"<{len(lanes)} x i32> <{mask}>"
         )
 
