@@ -284,9 +284,10 @@ class Direct:
             offset = b.add(offset, b.multiply(group, self.task.step(data, self.contraction.group)))
         pixels = b.at(self.pointers[data.tensor], offset)
         origins = {read: self._origin(read, group, block, start) for read in self.tensors[1:]}
-        self._prefetch(origins)
+        if runs[-1].size <= STRAIGHT:
+            self._prefetch(origins, 0, 1)
         zeros = [b.zero()] * (self.tile.pixels * self.tile.vectors)
-        sums = self._reduce(runs, pixels, weights, zeros)[1]
+        sums = self._reduce(runs, pixels, weights, zeros, origins)[1]
         self._finish(sums, block, origins)
 
     def _origin(
@@ -299,27 +300,43 @@ class Direct:
         offset = b.add(offset, b.multiply(block, self.width * 4))
         return b.add(offset, b.multiply(group, self.features * 4))
 
-    def _prefetch(self, origins: dict[Read, Offset]) -> None:
-        """Ask for what the epilogue will read and write, which no hardware foresees.
+    def _prefetch(self, origins: dict[Read, Offset], part: Offset, parts: int) -> None:
+        """Ask for a part of what the epilogue will read and write, which no hardware foresees.
 
         The tile's pixels lie apart, and the products between one epilogue and the next take longer
-        than the processor looks ahead.
+        than the processor looks ahead. Asked for at once, so many lines would keep the products'
+        own waiting.
         """
-        b = self.builder
-        for read, origin in origins.items():
-            if not self._step(read, self.axes[-1]):
-                continue
-            for row in range(self.tile.rows):
-                for column in range(self.tile.columns):
-                    for line in range(0, self.width * 4, CACHE_LINE):
-                        place = b.add(origin, self._pixel(read, row, column) + line)
-                        pointer = self.pointers[read.tensor]
-                        b.prefetch(b.at(pointer, place))
+        b, tile = self.builder, self.tile
+        lines = math.ceil(self.width * 4 / CACHE_LINE)
+        count = tile.pixels * lines
+        each = math.ceil(count / parts)
+        for k in range(each):
+            number = b.minimum(b.add(b.multiply(part, each), k), count - 1)
+            pixel, line = b.divide(number, lines), b.remainder(number, lines)
+            place = [(self.axes[-1], b.remainder(pixel, tile.columns) if tile.rows > 1 else pixel)]
+            if tile.rows > 1:
+                place.append((self.axes[-2], b.divide(pixel, tile.columns)))
+            for read, origin in origins.items():
+                if not self._step(read, self.axes[-1]):
+                    continue
+                offset = b.add(origin, b.multiply(line, CACHE_LINE))
+                for axis, steps in place:
+                    offset = b.add(offset, b.multiply(steps, self._step(read, axis)))
+                b.prefetch(b.at(self.pointers[read.tensor], offset))
 
     def _reduce(
-        self, runs: list[Axis], pixels: Value, weights: Value, sums: list[Value]
+        self,
+        runs: list[Axis],
+        pixels: Value,
+        weights: Value,
+        sums: list[Value],
+        origins: dict[Read, Offset],
     ) -> tuple[Value, list[Value]]:
-        """Nest the reduction loops; gives the weights' place after them, and the sums."""
+        """Nest the reduction loops; gives the weights' place after them, and the sums.
+
+        The innermost loop asks for what lies at `origins` meanwhile.
+        """
         b, (run, *inner) = self.builder, runs
         step = self._step(self.contraction.data, run)
 
@@ -329,7 +346,7 @@ class Direct:
             for k in range(count):
                 at = b.at(place, k * step)
                 if inner:
-                    panel, old = self._reduce(inner, at, panel, old)
+                    panel, old = self._reduce(inner, at, panel, old, origins)
                 else:
                     old = self._products(at, b.at(panel, k * self.width * 4), old)
             return (panel if inner else b.at(panel, count * self.width * 4)), old
@@ -338,8 +355,11 @@ class Direct:
             return body(pixels, weights, sums, run.size)
         unroll = 1 if inner else UNROLL
         carried = [("ptr", pixels), ("ptr", weights), *[(b.vector, value) for value in sums]]
-        with b.loop(0, run.size // unroll, 1, carried) as loop:
+        rounds = run.size // unroll
+        with b.loop(0, rounds, 1, carried) as loop:
             place, panel, *old = loop.values
+            if not inner:
+                self._prefetch(origins, loop.index, rounds)
             panel, new = body(place, panel, old, unroll)
             loop.following = [b.at(place, unroll * step), panel, *new]
         place, panel, *sums = loop.values
