@@ -1,5 +1,7 @@
 """The schedules of contractions compute what the interpreter says, at any size, on any layout."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -95,6 +97,7 @@ def test_convolution(target_name: str, data: st.DataObject) -> None:
         q=size["Q"],
     )
     target = Target.named(target_name)
+    target = replace(target, halved=target.lanes == 16 and draw(st.booleans(), "halved"))
     assert direct.seconds(stated, target) is not None
     check(direct, stated, target, layouts(draw, stated, direct.halo(stated)))
 
@@ -319,6 +322,25 @@ def test_bits_depend_neither_on_tiles_nor_on_vectors(
     for k in range(2):
         part = {**operands, "x": operands["x"][k : k + 1]}
         np.testing.assert_array_equal(run(schedule, one, part, "avx512"), expected[k : k + 1])
+
+
+@pytest.mark.parametrize(
+    ("features", "lanes"), [(8, 8), (16, 16), (24, 8), (40, 8), (56, 8), (58, 16), (232, 16)]
+)
+def test_half_vectors_where_they_waste_less(features: int, lanes: int) -> None:
+    """24 features are three half vectors; 232 would be 29 of them, a prime that no tile divides."""
+    stated = statement(
+        "y[b,p,q,j] = sum[i](W[i,j] * x[b,p,q,i])", {"x": (1, 56, 56, 96), "W": (96, features)}
+    )
+    plain = replace(Target.named("avx512"), halved=False)
+    for target, expected in ((plain, 16), (replace(plain, halved=True), lanes)):
+        assert f"vectors of {expected};" in emit(direct, stated, target)[1].plan
+    operands = operands_for(stated)
+    if "avx512" in RUNNABLE:
+        whole = run(direct, stated, operands, plain)
+        np.testing.assert_array_equal(
+            run(direct, stated, operands, replace(plain, halved=True)), whole
+        )
 
 
 def test_large_work_is_cut_into_chunks() -> None:

@@ -8,11 +8,17 @@ from pathlib import Path
 
 # From most to least able; `host` takes the first whose features it finds.
 _NAMES = ("avx512", "avx2", "neon", "generic")
+# CPUs whose units for 512 bits are 256 bits wide.
+_HALVED = ("znver4",)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A CPU to compile for; `lanes` float32 a vector, `l1` and `l2` in bytes per core."""
+    """A CPU to compile for; `lanes` float32 a vector, `l1` and `l2` in bytes per core.
+
+    `halved` says that a vector runs as two halves, so that one of half the lanes takes half the
+    time.
+    """
 
     name: str
     triple: str
@@ -21,6 +27,7 @@ class Target:
     lanes: int
     registers: int
     fma: bool
+    halved: bool = False
     l1: int = 32 << 10
     l2: int = 512 << 10
     flops_per_second: float = 100e9
@@ -71,6 +78,7 @@ class Target:
             triple=triple,
             cpu=cpu,
             features=flat,
+            halved=name == "avx512" and cpu in _HALVED,
             l1=_cache_bytes(1) or 32 << 10,
             l2=_cache_bytes(2) or 512 << 10,
             cores=os.cpu_count() or 1,

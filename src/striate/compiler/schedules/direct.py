@@ -26,6 +26,7 @@ from striate.compiler.schedules.contraction import (
     packing,
 )
 from striate.compiler.schedules.epilogue import emit_epilogue, fits_epilogue, outer_reads
+from striate.compiler.schedules.tiles import CACHE_LINE, Product, choose_tile
 from striate.compiler.target import Target
 from striate.notation.ir import Affine, Read, Reduce, Statement
 from striate.transforms.rewrite import fresh
@@ -40,8 +41,6 @@ FEWEST_CHUNKS = 8
 UNROLL = 4
 # Pieces of a reduction up to this length are written out without a loop.
 STRAIGHT = 8
-# The first-level data cache of every CPU this was measured on.
-CACHE_LINE, CACHE_SETS, CACHE_WAYS = 64, 64, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +49,6 @@ class Axis:
 
     indices: tuple[str, ...]
     size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """`rows` x `columns` output pixels by `vectors` of features held in registers."""
-
-    rows: int
-    columns: int
-    vectors: int
-
-    @property
-    def pixels(self) -> int:
-        return self.rows * self.columns
 
 
 def seconds(statement: Statement, target: Target) -> float | None:
@@ -104,15 +90,6 @@ def emit(task: Task) -> Emission:
     return Direct(task, contraction).emission()
 
 
-def _waste(tile: Tile, rows: int, columns: int, vectors: int) -> float:
-    """How much more the tiles compute than there is: they overlap at the borders."""
-    waste = 1.0
-    sizes = (tile.rows, rows), (tile.columns, columns), (tile.vectors, vectors)
-    for part, whole in sizes:
-        waste *= math.ceil(whole / part) * part / whole
-    return waste
-
-
 class Direct:
     """One emission; the fields are the decisions."""
 
@@ -125,7 +102,7 @@ class Direct:
         outside = outer_reads(task.statement.equation.expression) or []
         self.tensors = [contraction.data, task.output, *[r for r in outside if r.access]]
         self.axes = self._merge(list(contraction.rows), self.tensors)
-        self.tile = self._choose_tile()
+        self.tile, self.target = choose_tile(self._shape(), task.target)
         self.width = self.tile.vectors * self.target.lanes
         self.blocks = math.ceil(self.features / self.width)
         self.panels = self.groups * self.blocks
@@ -134,7 +111,7 @@ class Direct:
         row_chunks = max(row_chunks, math.ceil(FEWEST_CHUNKS / self.panels))
         self.row_chunks = min(self.total, row_chunks)
         self.panel_chunks = min(self.panels, math.ceil(CHUNKS / self.row_chunks))
-        self.builder = Builder(task.target)
+        self.builder = Builder(self.target)
         self.pointers: dict[str, Value] = {}
 
     def _merge(self, indices: list[str], reads: list[Read]) -> list[Axis]:
@@ -154,51 +131,14 @@ class Direct:
     def _step(self, read: Read, axis: Axis) -> int:
         return self.task.step(read, axis.indices[-1])
 
-    def _choose_tile(self) -> Tile:
-        columns = self.axes[-1].size
+    def _shape(self) -> Product:
         rows = self.axes[-2].size if len(self.axes) > 1 else 1
-        vectors = math.ceil(self.features / self.target.lanes)
-        budget = self.target.registers - 1
-        best, least = Tile(1, 1, 1), math.inf
-        for v in range(1, min(vectors, 8) + 1):
-            for r in {1, min(2, rows), min(4, rows)}:
-                for c in range(1, min(columns, (budget - v) // (r * v)) + 1):
-                    if r > 1 and c < columns:
-                        continue
-                    tile = Tile(r, c, v)
-                    # What is wasted bounds the cost from below, and most tiles waste too much.
-                    waste = _waste(tile, rows, columns, vectors)
-                    cost = waste if waste >= least else waste * self._cycles(tile)
-                    if cost < least - 1e-9 and self._conflicts(tile):
-                        cost *= 1.3
-                    if cost < least - 1e-9:
-                        best, least = tile, cost
-        return best
-
-    def _cycles(self, tile: Tile) -> float:
-        """Cycles for each multiply-add of vectors: at least 1, more for loads and latency."""
-        products = tile.pixels * tile.vectors
-        # Folded into its only product, a 64-byte broadcast takes the load units twice (Zen 4).
-        broadcasts = tile.pixels * (2.0 if self.target.lanes >= 16 and tile.vectors == 1 else 1.25)
-        loads = (broadcasts + tile.vectors * self._load_cycles(tile)) / products
-        return max(1.0, loads, 10 / products) + 0.02 * loads
-
-    def _load_cycles(self, tile: Tile) -> float:
-        """Cycles to load a vector of weights: every tile reads its whole panel, from some cache."""
-        panel = 4 * self._terms() * tile.vectors * self.target.lanes
-        if panel <= self.target.l1 // 2:
-            return 1.0
-        return 1.5 if panel <= self.target.l2 * 7 // 8 else 4.0
+        pitch = self._step(self.contraction.data, self.axes[-1])
+        return Product(rows, self.axes[-1].size, self.features, self._terms(), pitch)
 
     def _terms(self) -> int:
         """The length of one output's sum."""
         return math.prod(self.extents[index] for index in self.contraction.reduction.indices)
-
-    def _conflicts(self, tile: Tile) -> bool:
-        """Whether the tile's pixels lie so that a set of the first-level cache can't hold them."""
-        step = self._step(self.contraction.data, self.axes[-1])
-        sets = [step * column // CACHE_LINE % CACHE_SETS for column in range(tile.columns)]
-        return max(map(sets.count, sets)) > CACHE_WAYS - 2
 
     def _weights_stay(self) -> bool:
         """Whether all weights fit in the first-level cache beside a tile.

@@ -20,9 +20,10 @@ from striate.compiler.schedules.addressing import Context
 from striate.compiler.schedules.base import Emission, Task, window_halo
 from striate.compiler.schedules.chunks import share
 from striate.compiler.schedules.contraction import Contraction, match_contraction
-from striate.compiler.schedules.direct import CACHE_LINE, Axis, Direct, product_seconds
+from striate.compiler.schedules.direct import Axis, Direct, product_seconds
 from striate.compiler.schedules.epilogue import fits_epilogue
 from striate.compiler.schedules.evaluation import Evaluator
+from striate.compiler.schedules.tiles import CACHE_LINE
 from striate.compiler.target import Target
 from striate.notation.ir import Affine, Equation, Read, Statement
 from striate.transforms.rewrite import fresh
