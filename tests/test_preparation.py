@@ -23,6 +23,9 @@ from striate.runtime.executable import prepared
 TARGETS = [name for name in ("avx512", "avx2", "generic") if Target.named(name).runs_here()]
 
 
+SHAPES = [(), (1,), (7,), (16,), (1000,), (3, 5), (2, 3, 4, 5), (40, 33), (2,) * 11, (3, 2) * 4]
+
+
 def array(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
@@ -124,7 +127,7 @@ def test_weights_in_any_order_are_packed_into_panels(target: str, data: st.DataO
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("shape", [(), (1,), (7,), (16,), (1000,), (3, 5), (2, 3, 4, 5), (40, 33)])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_arrays_that_are_not_packed_come_as_they_are(target: str, shape: tuple[int, ...]) -> None:
     node = Parameter("b", array(*shape))
     across = Parameter("c", array(*shape[::-1]).T)

@@ -23,7 +23,8 @@ caches = st.sampled_from([1 << 10, 1 << 14, 1 << 20])
 
 
 def target_of(name: str, l2: int) -> Target:
-    return replace(Target.named(name), l2=l2)
+    target = Target.named(name)
+    return replace(target, l2=l2, halved=target.lanes == 16)
 
 
 @st.composite

@@ -39,5 +39,5 @@ def test_depthwise_over_a_product(target: str, data: st.DataObject) -> None:
         layouts["y"] = Layout.padded((b, p, q, c), (1, 0, 2, 1))
     if draw(st.booleans()):
         layouts["x"] = Layout.padded((b, h, w, i), (2, 0, 1, 1))
-    split = draw(st.booleans())
-    check(planes, stated, replace(Target.named(target), split=split), layouts)
+    halved = draw(st.booleans())
+    check(planes, stated, replace(Target.named(target), halved=halved), layouts)

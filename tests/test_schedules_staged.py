@@ -17,8 +17,8 @@ INNER = ("{}", "relu({} + B[c])", "clip({} + B[c], 0, 6)")
 OUTER = ("{}", "relu({} + A[j])", "{} + A[j] + R[b,p,q,j]")
 
 
-def target_of(name: str, l2: int, split: bool) -> Target:
-    return replace(Target.named(name), l2=l2, split=split)
+def target_of(name: str, l2: int, halved: bool) -> Target:
+    return replace(Target.named(name), l2=l2, halved=halved)
 
 
 @pytest.mark.parametrize("target", RUNNABLE)

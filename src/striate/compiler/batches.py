@@ -17,7 +17,7 @@ from striate.notation.ir import Position, Read, Statement, walk
 # The share of the last-level cache for the activations of a part: weights pass through it, too.
 _SHARE = 0.5
 # Reading the weights again may take this much of the bytes that activations move in all.
-_WEIGHTS = 0.15
+_WEIGHTS = 0.25
 # A step of the program for each kernel and part.
 _MOST_PARTS = 256
 

@@ -116,6 +116,8 @@ def copy(
     sizes = {tap: len(matrix[0]) for tap, matrix in zip(taps, matrices or (), strict=True)}
     limits = _limits(factors, {**extents, **sizes})
     dims = [index for index in outer if index not in taps and extents[index] > 1]
+    bounded = {index for _, terms in limits or () for index in terms}
+    dims = _merged(dims, extents, bounded, (written, source, scale))
     if scale.get(lane, 4) != 4 or limits is None or len(dims) > DIMS:
         return None
     involved = {*scale, *[index for _, terms in limits for index in terms]}
@@ -142,6 +144,21 @@ def copy(
         for factor, stride in zip(factors, strides, strict=True)
     )
     return Copy(Variant(kind, len(factors) == 2, matrices), tuple(words), tuple(starts))
+
+
+def _merged(
+    dims: list[str], extents: dict[str, int], alone: set[str], tables: Sequence[Mapping[str, int]]
+) -> list[str]:
+    """`dims` without those that go on evenly where their inner neighbour ends, which grows."""
+    merged: list[str] = []
+    for index in reversed(dims):
+        inner = merged[-1] if merged else index
+        even = all(t.get(index, 0) == t.get(inner, 0) * extents[inner] for t in tables)
+        if even and inner != index and alone.isdisjoint((index, inner)):
+            extents[inner] *= extents[index]
+        else:
+            merged.append(index)
+    return merged[::-1]
 
 
 def _taps(packing: Statement, matrices: Matrices | None) -> list[str] | None:

@@ -1,7 +1,7 @@
 """The machine code that packs weights: strided copies of any sizes and strides.
 
-    for n0, ..., n4, vector v of lanes l:
-      packed[n0*d0 + ... + n4*d4 + 4*l] = source[n0*s0 + ... + l*sl] * factor[n0*f0 + ... + 4*l]
+    for n0, ..., n6, vector v of lanes l:
+      packed[n0*d0 + ... + n6*d6 + 4*l] = source[n0*s0 + ... + l*sl] * factor[n0*f0 + ... + 4*l]
 
 Sizes and strides are read at run time: one kernel packs the weights of all layers alike. Lanes past
 a bound are 0. With matrices M and N the source is read at each tap, and M source N' is written
@@ -15,7 +15,7 @@ from striate.compiler.schedules.base import Emission
 from striate.compiler.target import Target
 from striate.compiler.toom_cook import Matrices, emit_transform
 
-DIMS = 5
+DIMS = 7
 BOUNDS = 2
 # The words (int64) of a descriptor: three for the chunks and lanes, then for each dimension its
 # size and its steps in the packed array, source and factor; the lane's step in the source; the

@@ -1,7 +1,6 @@
 """What the compiler needs to know of a CPU: vectors, registers, caches, LLVM's name for it."""
 
 import itertools
-import math
 import os
 import platform
 from dataclasses import dataclass, replace
@@ -10,13 +9,16 @@ from pathlib import Path
 
 # From most to least able; `host` takes the first whose features it finds.
 _NAMES = ("avx512", "avx2", "neon", "generic")
+# CPUs whose units for 512 bits are 256 bits wide.
+_HALVED = ("znver4",)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """A CPU to compile for; `lanes` float32 a vector, caches in bytes, `l3` of all cores.
 
-    With `split` it computes a vector in two steps: half a vector takes half the time (Zen 4).
+    `halved` says that a vector runs as two halves, so that one of half the lanes takes half the
+    time.
     """
 
     name: str
@@ -26,27 +28,18 @@ class Target:
     lanes: int
     registers: int
     fma: bool
+    halved: bool = False
     l1: int = 32 << 10
     l2: int = 512 << 10
     l3: int = 16 << 20
     flops_per_second: float = 100e9
     bytes_per_second: float = 20e9
     cores: int = 2
-    split: bool = False
 
     @property
     def vector(self) -> str:
         """The LLVM type of one vector."""
         return f"<{self.lanes} x float>"
-
-    def for_features(self, count: int) -> "Target":
-        """The target, with vectors of half as many lanes where that pays for so many features.
-
-        24 features fill three halves of two vectors of 16. Twice as many instructions cost a tenth.
-        """
-        half = self.lanes // 2
-        narrow, wide = math.ceil(count / half) * half, math.ceil(count / self.lanes) * self.lanes
-        return replace(self, lanes=half) if self.split and 1.15 * narrow < wide else self
 
     @staticmethod
     def named(name: str) -> "Target":
@@ -87,11 +80,11 @@ class Target:
             triple=triple,
             cpu=cpu,
             features=flat,
+            halved=name == "avx512" and cpu in _HALVED,
             l1=_cache_bytes(1) or 32 << 10,
             l2=_cache_bytes(2) or 512 << 10,
             l3=_cache_bytes(3) or 16 << 20,
             cores=os.cpu_count() or 1,
-            split=name == "avx512" and cpu == "znver4",
         )
 
     def runs_here(self) -> bool:

@@ -27,6 +27,7 @@ from striate.compiler.schedules.contraction import (
     packing,
 )
 from striate.compiler.schedules.epilogue import emit_epilogue, fits_epilogue, outer_reads
+from striate.compiler.schedules.tiles import CACHE_LINE, Product, Tile, choose_tile, padded
 from striate.compiler.target import Target
 from striate.notation.ir import Affine, Read, Reduce, Statement
 from striate.transforms.rewrite import fresh
@@ -41,8 +42,6 @@ FEWEST_CHUNKS = 8
 UNROLL = 4
 # Pieces of a reduction up to this length are written out without a loop.
 STRAIGHT = 8
-# The first-level data cache of every CPU this was measured on.
-CACHE_LINE, CACHE_SETS, CACHE_WAYS = 64, 64, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +50,6 @@ class Axis:
 
     indices: tuple[str, ...]
     size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """`rows` x `columns` output pixels by `vectors` of features held in registers."""
-
-    rows: int
-    columns: int
-    vectors: int
-
-    @property
-    def pixels(self) -> int:
-        return self.rows * self.columns
 
 
 def seconds(statement: Statement, target: Target) -> float | None:
@@ -77,9 +63,7 @@ def product_seconds(statement: Statement, contraction: Contraction, target: Targ
     """The time that the products take (s), or their weights to arrive."""
     extents = dict(statement.extents)
     features = extents[contraction.feature] if contraction.feature else 1
-    lanes = target.for_features(features).lanes
-    lanes = math.ceil(features / lanes) * lanes
-    work = 2.0 * math.prod(extents.values()) / features * lanes
+    work = 2.0 * math.prod(extents.values()) / features * padded(features, target)
     weights = 4.0 * math.prod(dict(statement.shapes)[contraction.weight.tensor])
     return max(work / target.flops_per_second, weights / target.bytes_per_second)
 
@@ -106,15 +90,6 @@ def emit(task: Task) -> Emission:
     return Direct(task, contraction).emission()
 
 
-def _waste(tile: Tile, rows: int, columns: int, vectors: int) -> float:
-    """How much more the tiles compute than there is: they overlap at the borders."""
-    waste = 1.0
-    sizes = (tile.rows, rows), (tile.columns, columns), (tile.vectors, vectors)
-    for part, whole in sizes:
-        waste *= math.ceil(whole / part) * part / whole
-    return waste
-
-
 class Direct:
     """One emission; the fields are the decisions.
 
@@ -126,12 +101,11 @@ class Direct:
         self.extents = dict(task.statement.extents)
         assert contraction.feature is not None
         self.features = self.extents[contraction.feature]
-        self.target = task.target.for_features(self.features)
         self.groups = self.extents[contraction.group] if contraction.group else 1
         outside = outer_reads(task.statement.equation.expression) or []
         self.tensors = [contraction.data, task.output, *[r for r in outside if r.access]]
         self.axes = self._merge(list(contraction.rows), [*self.tensors, *even])
-        self.tile = self._choose_tile()
+        self.tile, self.target = choose_tile(self._shape(), task.target, self._surplus)
         self.width = self.tile.vectors * self.target.lanes
         self.blocks = math.ceil(self.features / self.width)
         self.panels = self.groups * self.blocks
@@ -160,55 +134,18 @@ class Direct:
     def _step(self, read: Read, axis: Axis) -> int:
         return self.task.step(read, axis.indices[-1])
 
-    def _choose_tile(self) -> Tile:
-        columns = self.axes[-1].size
+    def _shape(self) -> Product:
         rows = self.axes[-2].size if len(self.axes) > 1 else 1
-        vectors = math.ceil(self.features / self.target.lanes)
-        budget = self.target.registers - 1
-        best, least = Tile(1, 1, 1), math.inf
-        for v in range(1, min(vectors, 8) + 1):
-            for r in {1, min(2, rows), min(4, rows)}:
-                for c in range(1, min(columns, (budget - v) // (r * v)) + 1):
-                    if r > 1 and c < columns:
-                        continue
-                    tile = Tile(r, c, v)
-                    # What is wasted bounds the cost from below, and most tiles waste too much.
-                    waste = _waste(tile, rows, columns, vectors) * self._surplus(tile)
-                    cost = waste if waste >= least else waste * self._cycles(tile)
-                    if cost < least - 1e-9 and self._conflicts(tile):
-                        cost *= 1.3
-                    if cost < least - 1e-9:
-                        best, least = tile, cost
-        return best
+        pitch = self._step(self.contraction.data, self.axes[-1])
+        return Product(rows, self.axes[-1].size, self.features, self._terms(), pitch)
 
-    def _surplus(self, tile: Tile) -> float:
-        """How much longer the work takes for other reasons."""
+    def _surplus(self, tile: Tile, target: Target) -> float:
+        """How much longer the work takes for other reasons than the tile's size."""
         return 1.0
-
-    def _cycles(self, tile: Tile) -> float:
-        """Cycles for each multiply-add of vectors: at least 1, more for loads and latency."""
-        products = tile.pixels * tile.vectors
-        # Folded into its only product, a 64-byte broadcast takes the load units twice (Zen 4).
-        broadcasts = tile.pixels * (2.0 if self.target.lanes >= 16 and tile.vectors == 1 else 1.25)
-        loads = (broadcasts + tile.vectors * self._load_cycles(tile)) / products
-        return max(1.0, loads, 10 / products) + 0.02 * loads
-
-    def _load_cycles(self, tile: Tile) -> float:
-        """Cycles to load a vector of weights: every tile reads its whole panel, from some cache."""
-        panel = 4 * self._terms() * tile.vectors * self.target.lanes
-        if panel <= self.target.l1 // 2:
-            return 1.0
-        return 1.5 if panel <= self.target.l2 * 7 // 8 else 4.0
 
     def _terms(self) -> int:
         """The length of one output's sum."""
         return math.prod(self.extents[index] for index in self.contraction.reduction.indices)
-
-    def _conflicts(self, tile: Tile) -> bool:
-        """Whether the tile's pixels lie so that a set of the first-level cache can't hold them."""
-        step = self._step(self.contraction.data, self.axes[-1])
-        sets = [step * column // CACHE_LINE % CACHE_SETS for column in range(tile.columns)]
-        return max(map(sets.count, sets)) > CACHE_WAYS - 2
 
     def _weights_stay(self) -> bool:
         """Whether all weights fit in the first-level cache beside a tile.
@@ -294,9 +231,10 @@ class Direct:
             offset = b.add(offset, b.multiply(group, self.task.step(data, self.contraction.group)))
         pixels = b.at(self.pointers[data.tensor], offset)
         origins = {read: self._origin(read, group, block, start) for read in self.tensors[1:]}
-        self._prefetch(origins)
+        if runs[-1].size <= STRAIGHT:
+            self._prefetch(origins, 0, 1)
         zeros = [b.zero()] * (self.tile.pixels * self.tile.vectors)
-        sums = self._reduce(runs, pixels, weights, zeros)[1]
+        sums = self._reduce(runs, pixels, weights, zeros, origins)[1]
         self._finish(sums, block, origins)
 
     def _origin(
@@ -309,27 +247,43 @@ class Direct:
         offset = b.add(offset, b.multiply(block, self.width * 4))
         return b.add(offset, b.multiply(group, self.features * 4))
 
-    def _prefetch(self, origins: dict[Read, Offset]) -> None:
-        """Ask for what the epilogue will read and write, which no hardware foresees.
+    def _prefetch(self, origins: dict[Read, Offset], part: Offset, parts: int) -> None:
+        """Ask for a part of what the epilogue will read and write, which no hardware foresees.
 
         The tile's pixels lie apart, and the products between one epilogue and the next take longer
-        than the processor looks ahead.
+        than the processor looks ahead. Asked for at once, so many lines would keep the products'
+        own waiting.
         """
-        b = self.builder
-        for read, origin in origins.items():
-            if not self._step(read, self.axes[-1]):
-                continue
-            for row in range(self.tile.rows):
-                for column in range(self.tile.columns):
-                    for line in range(0, self.width * 4, CACHE_LINE):
-                        place = b.add(origin, self._pixel(read, row, column) + line)
-                        pointer = self.pointers[read.tensor]
-                        b.prefetch(b.at(pointer, place))
+        b, tile = self.builder, self.tile
+        lines = math.ceil(self.width * 4 / CACHE_LINE)
+        count = tile.pixels * lines
+        each = math.ceil(count / parts)
+        for k in range(each):
+            number = b.minimum(b.add(b.multiply(part, each), k), count - 1)
+            pixel, line = b.divide(number, lines), b.remainder(number, lines)
+            place = [(self.axes[-1], b.remainder(pixel, tile.columns) if tile.rows > 1 else pixel)]
+            if tile.rows > 1:
+                place.append((self.axes[-2], b.divide(pixel, tile.columns)))
+            for read, origin in origins.items():
+                if not self._step(read, self.axes[-1]):
+                    continue
+                offset = b.add(origin, b.multiply(line, CACHE_LINE))
+                for axis, steps in place:
+                    offset = b.add(offset, b.multiply(steps, self._step(read, axis)))
+                b.prefetch(b.at(self.pointers[read.tensor], offset))
 
     def _reduce(
-        self, runs: list[Axis], pixels: Value, weights: Value, sums: list[Value]
+        self,
+        runs: list[Axis],
+        pixels: Value,
+        weights: Value,
+        sums: list[Value],
+        origins: dict[Read, Offset],
     ) -> tuple[Value, list[Value]]:
-        """Nest the reduction loops; gives the weights' place after them, and the sums."""
+        """Nest the reduction loops; gives the weights' place after them, and the sums.
+
+        The innermost loop asks for what lies at `origins` meanwhile.
+        """
         b, (run, *inner) = self.builder, runs
         step = self._step(self.contraction.data, run)
 
@@ -339,7 +293,7 @@ class Direct:
             for k in range(count):
                 at = b.at(place, k * step)
                 if inner:
-                    panel, old = self._reduce(inner, at, panel, old)
+                    panel, old = self._reduce(inner, at, panel, old, origins)
                 else:
                     old = self._products(at, b.at(panel, k * self.width * 4), old)
             return (panel if inner else b.at(panel, count * self.width * 4)), old
@@ -348,8 +302,11 @@ class Direct:
             return body(pixels, weights, sums, run.size)
         unroll = 1 if inner else UNROLL
         carried = [("ptr", pixels), ("ptr", weights), *[(b.vector, value) for value in sums]]
-        with b.loop(0, run.size // unroll, 1, carried) as loop:
+        rounds = run.size // unroll
+        with b.loop(0, rounds, 1, carried) as loop:
             place, panel, *old = loop.values
+            if not inner:
+                self._prefetch(origins, loop.index, rounds)
             panel, new = body(place, panel, old, unroll)
             loop.following = [b.at(place, unroll * step), panel, *new]
         place, panel, *sums = loop.values

@@ -1,42 +1,23 @@
 """Grouped convolution with few features a group (depthwise: one), the groups along the lanes.
 
-    for each row of output pixels, for each tile of columns, for each vector of features
-      accumulators = 0
-      for each tap, for each input column the tile needs: load it once,
-        accumulators[pixel, r] += data * weight[tap, r] for every pixel that meets it and rotation r
-      output[pixel] = sum over r of accumulators[pixel, r], its lanes rotated by r within each group
+    for each vector of features, for each tile of columns, for each line of output pixels
+      the tile (`grouped_tile`)
 
-With N features a group, lane i holds input i of its group. In rotation r it is multiplied by the
-weight from input i to output (i + r) % N; so all lanes do useful work and nothing is moved between
-lanes until the end. The order of summation is fixed: bits don't depend on tiles or threads.
+The order of summation is fixed: bits don't depend on tiles or threads.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable
 
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.layout import Halo
 from striate.compiler.schedules.base import Emission, Task, window_halo
 from striate.compiler.schedules.chunks import share
-from striate.compiler.schedules.contraction import (
-    Contraction,
-    fits_layout,
-    match_contraction,
-    packing,
-)
-from striate.compiler.schedules.epilogue import emit_epilogue, fits_epilogue
+from striate.compiler.schedules.contraction import Contraction, fits_layout, match_contraction
+from striate.compiler.schedules.epilogue import fits_epilogue
+from striate.compiler.schedules.grouped_tile import Tile, packings, width
 from striate.compiler.target import Target
-from striate.notation.ir import (
-    Affine,
-    Apply,
-    Constant,
-    Expression,
-    Position,
-    Read,
-    Statement,
-)
-from striate.transforms.rewrite import fresh
+from striate.notation.ir import Statement
 
 name = "grouped"
 
@@ -66,11 +47,11 @@ def match(statement: Statement, lanes: int) -> Contraction | None:
     if contraction is None or contraction.group is None or len(contraction.rows) < 2:
         return None
     extents = dict(statement.extents)
-    width = _width(contraction, extents)
+    n = width(contraction, extents)
     inputs = extents[contraction.channel] if contraction.channel else 1
     last = contraction.data.access[-1]
     step = last.coefficient(contraction.group)
-    if inputs != width or step != width or width >= lanes or lanes % width or last.offset:
+    if inputs != n or step != n or n >= lanes or lanes % n or last.offset:
         return None
     if any(affine.coefficient(contraction.group) for affine in contraction.data.access[:-1]):
         return None
@@ -81,122 +62,28 @@ def match(statement: Statement, lanes: int) -> Contraction | None:
     return contraction
 
 
-def _width(contraction: Contraction, extents: Mapping[str, int]) -> int:
-    """N, the features of a group."""
-    return extents[contraction.feature] if contraction.feature else 1
-
-
 def emit(task: Task) -> Emission:
     contraction = match(task.statement, task.target.lanes)
     assert contraction is not None
     return _Grouped(task, contraction).emission()
 
 
-class Tile:
-    """The code of one tile: `columns` pixels of a line of `size` along the row index `column`."""
-
-    def __init__(
-        self,
-        builder: Builder,
-        task: Task,
-        contraction: Contraction,
-        pointers: Mapping[str, Value],
-        column: str,
-        size: int,
-    ) -> None:
-        self.builder, self.task, self.contraction = builder, task, contraction
-        self.pointers, self.column, self.size = pointers, column, size
-        self.extents = dict(task.statement.extents)
-        self.width = _width(contraction, self.extents)
-        self.features = task.statement.shape[-1]
-        self.columns = self._choose_columns()
-
-    def _choose_columns(self) -> int:
-        """As many pixels as registers allow, with the least overlap at the border."""
-        registers, size = self.task.target.registers, self.size
-        most = max(1, min(size, registers * 3 // 4 // self.width, 8 if registers >= 32 else 5))
-        return min(range(1, most + 1), key=lambda c: (-(-size // c) * (c + 1.5) / size, -c))
-
-    @property
-    def count(self) -> int:
-        """Tiles of a line."""
-        return -(-self.size // self.columns)
-
-    def left(self, number: Offset) -> Offset:
-        """The first column of a tile; the last one ends at the border."""
-        b = self.builder
-        return b.minimum(b.multiply(number, self.columns), self.size - self.columns)
-
-    def position(self, read: Read, start: Mapping[str, Offset], feature: Offset) -> Offset:
-        """The byte offset of `read` at a pixel; `feature` is that of the first feature."""
-        b = self.builder
-        offset: Offset = self.task.base(read)
-        for index, place in start.items():
-            offset = b.add(offset, b.multiply(place, self.task.step(read, index)))
-        along = read == self.contraction.data or (
-            read.access and read.access[-1] == self.task.output.access[-1]
-        )
-        return b.add(offset, feature) if along else offset
-
-    def write(
-        self, start: Mapping[str, Offset], feature: Offset, lanes: int | None, output: Value
-    ) -> None:
-        """Compute the tile that begins at the pixel `start`; its vectors go to `output`."""
-        b, task, contraction = self.builder, self.task, self.contraction
-        data = contraction.data
-        pixels = b.at(self.pointers[data.tensor], self.position(data, start, feature))
-        weights = b.at(self.pointers[contraction.weight.tensor], feature)
-        columns, rotations = range(self.columns), range(self.width)
-        sums = {(column, r): b.zero() for column in columns for r in rotations}
-        loaded: dict[int, Value] = {}
-        for number, tap in enumerate(self._taps()):
-            panels = [
-                b.load(b.at(weights, (number * self.width + r) * self.features * 4), lanes)
-                for r in rotations
-            ]
-            for column in columns:
-                at = tap + column * task.step(data, self.column)
-                if at not in loaded:
-                    loaded[at] = b.load(b.at(pixels, at), lanes)
-                for r in rotations:
-                    sums[column, r] = b.fma(loaded[at], panels[r], sums[column, r])
-        for column in columns:
-
-            def address(read: Read, c: int = column) -> tuple[Value, Offset]:
-                offset = self.position(read, start, feature)
-                return self.pointers[read.tensor], b.add(offset, c * task.step(read, self.column))
-
-            total = self._rotate([sums[column, r] for r in rotations])
-            result = emit_epilogue(b, task, {contraction.reduction: total}, address, lanes)
-            b.store(result, b.at(output, column * task.step(task.output, self.column)), lanes)
-
-    def _rotate(self, sums: list[Value]) -> Value:
-        """The sum of the rotations, each turned back so that lane j holds output j of its group."""
-        b, n = self.builder, self.width
-        total = sums[0]
-        for r in range(1, n):
-            order = [lane // n * n + (lane - r) % n for lane in range(b.target.lanes)]
-            total = b.emit(f"fadd {b.vector} {total}, {b.shuffle(sums[r], order)}")
-        return total
-
-    def _taps(self) -> list[int]:
-        """The byte offset of every tap in the data, in the equation's order."""
-        offsets = [0]
-        for tap in self.contraction.taps:
-            step = self.task.step(self.contraction.data, tap)
-            offsets = [o + k * step for o in offsets for k in range(self.extents[tap])]
-        return offsets
-
-
 class _Grouped:
-    """One emission."""
+    """One emission; the fields are the decisions."""
 
     def __init__(self, task: Task, contraction: Contraction) -> None:
         self.task, self.contraction, self.target = task, contraction, task.target
         self.extents = dict(task.statement.extents)
         *self.outer, self.column = contraction.rows
+        self.features = task.statement.shape[-1]
+        self.alone = width(contraction, self.extents) == 1
+        self.blocks = math.ceil(self.features / self.target.lanes)
         self.lines = math.prod(self.extents[index] for index in self.outer)
-        self.chunks = min(CHUNKS, self.lines)
+        # Many blocks share no weights, many lines share no data.
+        most, fewest = (self.lines, self.blocks) if self.alone else (self.blocks, self.lines)
+        first = min(CHUNKS, most)
+        chunks = first, min(fewest, math.ceil(CHUNKS / first))
+        self.line_chunks, self.block_chunks = chunks if self.alone else chunks[::-1]
 
     def _tile(self, builder: Builder) -> Tile:
         """The tile's code; a fresh builder knows no pointers yet."""
@@ -206,33 +93,64 @@ class _Grouped:
         return Tile(builder, self.task, self.contraction, pointers, self.column, size)
 
     def emission(self) -> Emission:
-        lanes, columns = self.target.lanes, self._tile(Builder(self.target)).columns
-        plan = f"{name}: tile of {columns} pixels by 1 vector of {lanes}; {self.chunks} chunks"
-        packed = packings(self.task.statement, self.contraction)
-        return Emission(self._write, self.chunks, plan, packed)
+        tile = self._tile(Builder(self.target))
+        chunks = self.line_chunks * self.block_chunks
+        plan = (
+            f"{name}: tile of {tile.columns} pixels by 1 vector of {self.target.lanes}, "
+            f"{tile.width} a group; {self.blocks} vectors x {self.lines} lines in {chunks} chunks"
+        )
+        packed = packings(self.task.statement, self.contraction, self.target.lanes)
+        return Emission(self._write, chunks, plan, packed)
 
     def _write(self) -> Builder:
         b = Builder(self.target)
         tile = self._tile(b)
-        first, last = share(b, "%chunk", self.chunks, self.lines)
-        lanes = self.target.lanes
-        whole, rest = divmod(tile.features, lanes)
-        output = self.task.output
+        line_chunk = b.remainder("%chunk", self.line_chunks)
+        block_chunk = b.divide("%chunk", self.line_chunks)
+        lines = share(b, line_chunk, self.line_chunks, self.lines)
+        blocks = share(b, block_chunk, self.block_chunks, self.blocks)
 
-        def vector(start: dict[str, Offset], feature: Offset, bound: int | None) -> None:
-            place = tile.position(output, start, feature)
-            tile.write(start, feature, bound, b.at(tile.pointers[output.tensor], place))
+        def vector(line: Value, number: Value, block: Offset, lanes: int | None) -> None:
+            start = {self.column: tile.left(number), **self._decode(b, line)}
+            feature = b.multiply(block, 4 * self.target.lanes)
+            place = tile.position(self.task.output, start, feature)
+            tile.write(start, feature, lanes, b.at(tile.pointers[self.task.output.tensor], place))
 
-        with b.loop(first, last) as line:
-            start = self._decode(b, line.index)
-            with b.loop(0, tile.count) as number:
-                start[self.column] = tile.left(number.index)
-                if whole:
-                    with b.loop(0, whole) as block:
-                        vector(start, b.multiply(block.index, lanes * 4), None)
-                if rest:
-                    vector(start, whole * lanes * 4, rest)
+        if self.alone:
+            # There is little to do for each load: the features of a pixel come one after another.
+            with b.loop(*lines) as line, b.loop(0, tile.count) as number:
+                place = (line.index, number.index)
+                self._each_block(b, blocks, lambda block, lanes: vector(*place, block, lanes))
+            return b
+
+        def all_pixels(block: Offset, lanes: int | None) -> None:
+            # The weights stay in the first-level cache, and so do the lines that windows share.
+            with b.loop(0, tile.count) as number, b.loop(*lines) as line:
+                vector(line.index, number.index, block, lanes)
+
+        self._each_block(b, blocks, all_pixels)
         return b
+
+    def _each_block(
+        self,
+        b: Builder,
+        blocks: tuple[Offset, Offset],
+        body: Callable[[Offset, int | None], None],
+    ) -> None:
+        """`body(block, lanes)` for each of `blocks`; the last of all may have fewer lanes."""
+        rest = self.features % self.target.lanes
+        with b.loop(*blocks) as loop:
+            if not rest:
+                body(loop.index, None)
+            elif self.blocks == 1:
+                body(0, rest)
+            else:
+                is_last = b.emit(f"icmp eq i64 {loop.index}, {self.blocks - 1}")
+                inverse = b.emit(f"xor i1 {is_last}, true")
+                with b.when(inverse):
+                    body(loop.index, None)
+                with b.when(is_last):
+                    body(loop.index, rest)
 
     def _decode(self, builder: Builder, line: Value) -> dict[str, Offset]:
         """The outer row indices of a line."""
@@ -243,31 +161,3 @@ class _Grouped:
             start[index] = builder.remainder(rest, size)
             rest = builder.divide(rest, size)
         return start
-
-
-def packings(statement: Statement, contraction: Contraction) -> dict[str, Statement]:
-    """`packed[taps..., r, group, i]`: from input i of a group to its output (i + r) % N."""
-    extents = dict(statement.extents)
-    weight, group, n = contraction.weight, contraction.group, _width(contraction, extents)
-    assert group is not None
-    names = fresh(("lane", "rotation"), set(extents))
-    lane, rotation = names["lane"], names["rotation"]
-    turned = Affine(((group, n), (lane, 1), (rotation, 1)))
-    inputs = {contraction.channel: lane}
-
-    def read(last: Affine) -> Read:
-        access = [
-            replace(a, terms=tuple((inputs.get(i, i), c) for i, c in a.terms))
-            for a in weight.access
-        ]
-        access[contraction.weight_axis] = last
-        return Read(weight.tensor, tuple(access))
-
-    source: Expression = read(turned)
-    if n > 1:
-        total = Apply("add", (Position(lane), Position(rotation)))
-        below = Apply("less", (total, Constant(n)))
-        source = Apply("where", (below, source, read(replace(turned, offset=-n))))
-    sizes = {**extents, rotation: n, lane: n}
-    ordered = {index: sizes[index] for index in (*contraction.taps, rotation, group, lane)}
-    return {weight.tensor: packing(statement, weight, source, ordered)}

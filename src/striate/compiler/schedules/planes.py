@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.layout import NO_HALO, Halo, Layout
-from striate.compiler.schedules import direct, grouped
+from striate.compiler.schedules import direct, grouped, grouped_tile
 from striate.compiler.schedules.base import Emission, Task, window_halo
 from striate.compiler.schedules.contraction import match_contraction
-from striate.compiler.schedules.direct import Axis, Direct, Tile
+from striate.compiler.schedules.direct import Axis, Direct
 from striate.compiler.schedules.epilogue import outer_reads
 from striate.compiler.schedules.staging import statement_of
+from striate.compiler.schedules.tiles import Tile
 from striate.compiler.target import Target
 from striate.notation.ir import (
     Affine,
@@ -163,7 +164,7 @@ class _Planes(Direct):
 
     def __init__(self, task: Task, parts: Parts) -> None:
         self.given, self.parts = task, parts
-        target = replace(self._target(task.target, parts), split=False)
+        target = replace(self._target(task.target, parts), halved=False)
         contraction = match_contraction(parts.inner)
         depthwise = grouped.match(parts.outer, target.lanes)
         assert contraction is not None and depthwise is not None
@@ -182,7 +183,7 @@ class _Planes(Direct):
             min(self._share_cost(candidate, parts, v) for v in range(1, 5))
             for candidate in (target, half)
         ]
-        return half if target.split and 1.05 * costs[1] < costs[0] else target
+        return half if target.halved and 1.05 * costs[1] < costs[0] else target
 
     def _share_cost(self, target: Target, parts: Parts, vectors: int) -> float:
         """How much longer it takes than if all cores ended together."""
@@ -195,14 +196,10 @@ class _Planes(Direct):
         rounds = math.ceil(chunks / target.cores) + 0.25
         return rounds * target.cores / chunks
 
-    def _surplus(self, tile: Tile) -> float:
-        features = self.features
-        empty = (
-            math.ceil(features / (tile.vectors * self.target.lanes))
-            * tile.vectors
-            * self.target.lanes
-        )
-        return self._share_cost(self.target, self.parts, tile.vectors) * features / empty
+    def _surplus(self, tile: Tile, target: Target) -> float:
+        width = tile.vectors * target.lanes
+        share = self._share_cost(target, self.parts, tile.vectors)
+        return share * self.features / (math.ceil(self.features / width) * width)
 
     def _with_plane(self, target: Target, pitch: int) -> Task:
         """The inner statement's task, with the plane's layout for so many bytes a pixel."""
@@ -220,7 +217,7 @@ class _Planes(Direct):
             f"tile of {self.tile.rows} x {self.tile.columns} pixels; {chunks} chunks"
         )
         packed = {self.contraction.weight.tensor: self._packing()}
-        packed |= grouped.packings(self.parts.outer, self.depthwise)
+        packed |= grouped_tile.packings(self.parts.outer, self.depthwise, self.target.lanes)
         scratch = _plane_bytes(self.parts, 4 * self.width)
         return Emission(self._write, chunks, plan, packed, scratch)
 
@@ -280,7 +277,7 @@ class _Planes(Direct):
         # Every panel is written to the same memory.
         return super()._origin(read, group, 0 if read == self.task.output else block, start)
 
-    def _prefetch(self, origins: dict[Read, Offset]) -> None:
+    def _prefetch(self, origins: dict[Read, Offset], part: Offset, parts: int) -> None:
         pass
 
     def _convolve(self, image: Offset, panel: Offset, line: Value) -> None:
@@ -305,12 +302,14 @@ class _Planes(Direct):
             for r in reads(outer.equation.expression)
             if r.access[-1:] == output.access[-1:]
         }
-        along = (along | {output.tensor}) - {self.task.output.tensor}
+        weight = self.depthwise.weight.tensor
+        along = (along | {output.tensor}) - {self.task.output.tensor, weight}
         pointers = {t: b.at(p, first) if t in along else p for t, p in self.pointers.items()}
         task = Task(outer, self.task.layouts, self.target)
         batch, row, column = (affine.index or "" for affine in output.access[:3])
         columns = outer.shape[2]
-        tile = grouped.Tile(b, task, self.depthwise, pointers, column, columns)
+        tile = grouped_tile.Tile(b, task, self.depthwise, pointers, column, columns)
+        pointers[weight] = b.at(pointers[weight], b.multiply(first, tile.weights_per_feature))
         whole, rest = divmod(count, lanes)
         with b.loop(0, tile.count) as number:
             start = {batch: image, row: line, column: tile.left(number.index)}

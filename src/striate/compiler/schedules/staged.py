@@ -17,7 +17,7 @@ from itertools import product
 
 from striate.compiler.builder import Offset, Value
 from striate.compiler.layout import Halo
-from striate.compiler.schedules import grouped
+from striate.compiler.schedules import grouped, grouped_tile
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.schedules.chunks import estimated_seconds
 from striate.compiler.schedules.contraction import (
@@ -222,13 +222,15 @@ class _Depthwise(_Staged):
         super().__init__(task, nest.inner, nest.outer, [contraction.data])
 
     def _packings(self) -> dict[str, Statement]:
-        inner = grouped.packings(self.stage.statement, self.depthwise)
+        inner = grouped_tile.packings(self.stage.statement, self.depthwise, self.target.lanes)
         return {**super()._packings(), **inner}
 
     def _fill(self, start: dict[Axis, Offset], group: Offset, slot: Value) -> None:
         b, tile, lanes = self.builder, self.tile, self.target.lanes
         column = self.axes[-1].indices[-1]
-        inner = grouped.Tile(b, self.stage, self.depthwise, self.pointers, column, tile.columns)
+        inner = grouped_tile.Tile(
+            b, self.stage, self.depthwise, self.pointers, column, tile.columns
+        )
         whole, rest = divmod(self.terms, lanes)
 
         def vector(feature: Offset, bound: int | None) -> None:
