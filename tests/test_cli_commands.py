@@ -40,6 +40,18 @@ def test_classify_names_what_a_photo_shows() -> None:
     assert re.fullmatch(r" +9\d\.\d%  espresso", guesses[0])
 
 
+def test_a_compiled_network_says_what_its_network_says(tmp_path: Path) -> None:
+    path = tmp_path / "lite0.striate"
+    made = striate("compile", "efficientnet_lite0", "-o", path)
+    assert (made.exit_code, made.stderr) == (0, "")
+    assert made.stdout.startswith(f"{path}: efficientnet_lite0, 1")
+    plain, compiled = (
+        striate("classify", COFFEE, "--model", name) for name in ("efficientnet_lite0", path)
+    )
+    assert compiled.exit_code == 0
+    assert compiled.stdout == plain.stdout
+
+
 def test_the_answer_takes_less_than_a_second_of_the_cpu() -> None:
     """From a warm cache. On one thread the CPU's time is what a quiet machine's clock shows."""
     command = [*STRIATE, "classify", str(COFFEE), "--threads", "1"]

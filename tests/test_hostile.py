@@ -142,6 +142,28 @@ FLAGS: dict[str, tuple[list[str], int, str]] = {
         "--target",
     ),
     "bench unknown": (["bench", "resnet"], 2, "no network 'resnet'"),
+    "compile to nowhere": (["compile", "resnet18"], 2, "--output"),
+    "compile unknown": (["compile", "resnet", "-o", "x.striate"], 2, "no network 'resnet'"),
+    "compile into no folder": (
+        ["compile", "efficientnet_lite0", "-o", "none/x.striate", "--input", "32"],
+        2,
+        "none/x.striate: cannot be written",
+    ),
+    "compile without weights": (
+        ["compile", "squeezenet1_1", "-o", "x.striate", "--weights", "no.pth"],
+        2,
+        "no.pth",
+    ),
+    "no compiled network": (
+        ["classify", "PHOTO", "--model", "no.striate"],
+        2,
+        "no.striate: no such file",
+    ),
+    "compiled, and weights": (
+        ["classify", "PHOTO", "--model", "no.striate", "--weights", "x.pth"],
+        2,
+        "has its weights in it",
+    ),
     "bench no threads": (["bench", "resnet18", "--threads", "-1"], 2, "--threads"),
 }
 

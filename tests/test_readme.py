@@ -23,8 +23,14 @@ def commands() -> list[str]:
     return [line.split("#")[0].strip() for line in lines if line.startswith("striate ")]
 
 
-def test_python_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(ROOT)
+@pytest.fixture(autouse=True)
+def beside_the_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder to work in, with the repository's examples."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
     code = "\n".join(blocks("python"))
     assert code.count("assert ") >= 3
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
@@ -32,8 +38,7 @@ def test_python_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("command", commands())
-def test_command_works(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_command_works(command: str) -> None:
     result = CliRunner().invoke(app, shlex.split(command)[1:])
     assert result.exit_code == 0, result.output
     assert result.stdout
@@ -46,11 +51,11 @@ def test_there_are_commands() -> None:
         "inspect",
         "explain",
         "bench",
+        "compile",
     }
 
 
-def test_first_answer_is_what_the_demo_prints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_first_answer_is_what_the_demo_prints() -> None:
     (shown,) = blocks("console")
     first, *expected = shown.rstrip().splitlines()
     assert first == "$ make demo"

@@ -205,10 +205,12 @@ def classifier(
 
     `model` may be the path of a compiled network, which has its weights with it.
     """
-    from striate.artifact import is_artifact, load
+    from striate.artifact import SUFFIX, is_artifact, load
     from striate.models import create
 
-    if is_artifact(model):
+    if model.endswith(SUFFIX) or is_artifact(model):
+        if weights != "imagenet":
+            raise ValueError(f"{model} has its weights in it; compile it anew with {weights}")
         return of_compiled(load(model, threads=threads), preset)
     return of_module(create(model, weights=weights), preset, threads)
 

@@ -35,7 +35,11 @@ def classify(
         ),
     ],
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="The network; `striate models` lists them.")
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="The network (`striate models` lists them), or a file of `striate compile`.",
+        ),
     ] = DEFAULT_MODEL,
     weights: Annotated[
         str, typer.Option(metavar="FILE", help="A .pth or .safetensors file, or imagenet.")

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from striate.layers.arguments import Array
 from striate.race.cases import Case, UnavailableError
 from striate.race.files import Files
+
+if TYPE_CHECKING:
+    from striate.layers import Module
 
 # Computes the same images again and gives the logits.
 Runner = Callable[[], Array]
@@ -24,13 +28,14 @@ Runner = Callable[[], Array]
 class Engine:
     """How to bring a network to run: `prepare` makes its files, `load` reads them.
 
-    `load` gets a folder in which the engine may keep what it compiles, or None. `packages` are the
-    distributions it needs.
+    `load` gets a folder in which the engine may keep what it compiles, or None; `keep` is called
+    after the first run to keep more there. `packages` are the distributions it needs.
     """
 
     prepare: Callable[[Files, Case], object]
     load: Callable[[Files, Case, Path | None], Runner]
     packages: tuple[str, ...]
+    keep: Callable[[Files, Case, Path], object] = lambda files, case, kept: None
 
     def missing(self) -> tuple[str, ...]:
         """The packages that are not installed."""
@@ -40,16 +45,38 @@ class Engine:
 def striate(algorithm: str) -> Engine:
     """This package; `algorithm` is what `compile` takes."""
 
-    def load(files: Files, case: Case, _: Path | None) -> Runner:
+    def network(files: Files, case: Case) -> "Module":
         from striate.models import create
         from striate.weights import read
 
         model = create(case.network)
         model.load_state_dict(read(files.weights(case.network)))
+        return model
+
+    def load(files: Files, case: Case, kept: Path | None) -> Runner:
         given = np.ascontiguousarray(case.images().transpose(0, 2, 3, 1))
+        path = _artifact(kept, case)
+        if path is not None and path.exists():
+            from striate.artifact import load
+
+            compiled = load(path, threads=case.threads)
+            return lambda: compiled(given)
+        model = network(files, case)
         return lambda: model(given, threads=case.threads, algorithm=algorithm)
 
-    return Engine(lambda files, case: files.weights(case.network), load, ())
+    def keep(files: Files, case: Case, kept: Path) -> None:
+        path = _artifact(kept, case)
+        if path is not None and not path.exists():
+            from striate.artifact import save
+
+            batch, features, *size = case.images().shape
+            save(network(files, case), path, (batch, *size, features), algorithm=algorithm)
+
+    return Engine(lambda files, case: files.weights(case.network), load, (), keep)
+
+
+def _artifact(kept: Path | None, case: Case) -> Path | None:
+    return kept and kept / f"{case.network}-{case.batch}.striate"
 
 
 def onnxruntime(files: Files, case: Case, _: Path | None) -> Runner:

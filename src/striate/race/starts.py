@@ -4,7 +4,7 @@
 
 is the fresh process; it prints one JSON object. Files are in the system's cache in either case:
 "cold" means that nothing is compiled yet, "warm" that the engine finds what it kept of the time
-before (our code cache, OpenVINO's model cache; the others keep nothing).
+before (our compiled network in a file, OpenVINO's model cache; the others keep nothing).
 """
 
 import json
@@ -87,7 +87,9 @@ def start_here(case: Case, engine: str, algorithm: str, files: Path, kept: Path)
     run()
     first = time.perf_counter()
     run()
-    return Start(first - began, time.perf_counter() - first, peak_bytes())
+    start = Start(first - began, time.perf_counter() - first, peak_bytes())
+    adapter.keep(folder, case, kept)
+    return start
 
 
 def peak_bytes() -> int:
