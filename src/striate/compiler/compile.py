@@ -2,15 +2,16 @@
 
 import hashlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from striate.compiler.batches import divided, repeated, worthwhile_parts
 from striate.compiler.border import emit_border
 from striate.compiler.cache import code_cache
-from striate.compiler.codegen import object_code, version
+from striate.compiler.codegen import version
 from striate.compiler.layout import NO_HALO, Layout
+from striate.compiler.parallel import Compilers
 from striate.compiler.place import levels
 from striate.compiler.plan import Plan, Work, make_plan
 from striate.compiler.preparation import Preparer
@@ -43,10 +44,32 @@ def compile_graph(
     plan = make_plan(graph, target, algorithm)
     parts = worthwhile_parts(plan, target)
     part = divided(graph, parts) if parts > 1 else None
-    if part is None:
-        return _Assembly(plan, target, Preparer(arrays)).program()
-    plan = make_plan(part, target, algorithm)
-    return repeated(_Assembly(plan, target, Preparer(arrays)).program(), parts)
+    if part is not None:
+        plan = make_plan(part, target, algorithm)
+    with Compilers(target) as compilers:
+        program = _Assembly(plan, target, Preparer(arrays), compilers).program()
+        program = _with_code(program, compilers.finish())
+    return program if part is None else repeated(program, parts)
+
+
+def _with_code(program: Program, made: Mapping[str, bytes]) -> Program:
+    """The program with the code that its kernels lacked, which the cache now has."""
+    for digest, code in made.items():
+        code_cache().put(digest, code)
+    symbols = {_symbol(digest): code for digest, code in made.items()}
+    preparation = program.preparation
+    if preparation is not None:
+        kernels = _filled(preparation.program.kernels, symbols)
+        preparation = replace(preparation, program=replace(preparation.program, kernels=kernels))
+    return replace(program, kernels=_filled(program.kernels, symbols), preparation=preparation)
+
+
+def _filled(kernels: tuple[Kernel, ...], codes: Mapping[str, bytes]) -> tuple[Kernel, ...]:
+    return tuple(replace(k, code=codes.get(k.symbol, k.code)) for k in kernels)
+
+
+def _symbol(digest: str) -> str:
+    return f"striate_{digest[:24]}"
 
 
 def _transformed(graph: Graph, target: Target, algorithm: str) -> Graph:
@@ -72,6 +95,7 @@ class _Assembly:
     plan: Plan
     target: Target
     preparer: Preparer
+    compilers: Compilers
     kernels: list[Kernel] = field(default_factory=list)
     emissions: dict[object, tuple[int, Emission]] = field(default_factory=dict)
     packed: dict[tuple[int, Statement | None], Pointer] = field(default_factory=dict)
@@ -167,14 +191,16 @@ class _Assembly:
         return self.emissions[key]
 
     def _compiled(self, key: object, emission: Emission, schedule: str, equation: str) -> Kernel:
-        """The kernel of an emission, whose code depends on `key` and the target alone."""
+        """The kernel of an emission, whose code depends on `key` and the target alone.
+
+        Where the cache lacks the code it is on its way, and the kernel has none yet.
+        """
         text = "\n".join((repr(key), version(), repr(self.target)))
         digest = hashlib.sha256(text.encode()).hexdigest()
-        symbol = f"striate_{digest[:24]}"
+        symbol = _symbol(digest)
         write = partial(_ir, emission, symbol)
         code = code_cache().get(digest)
         if code is None:
-            code = object_code(write(), self.target)
-            code_cache().put(digest, code)
+            self.compilers.add(digest, write)
         scratch = emission.scratch_bytes
-        return Kernel(symbol, schedule, equation, emission.plan, write, code, scratch)
+        return Kernel(symbol, schedule, equation, emission.plan, write, code or b"", scratch)
