@@ -12,13 +12,13 @@ from random_graphs import Weights, inputs_for
 
 import striate
 from striate import layers, models
-from striate.artifact import ArtifactError, is_artifact
 from striate.compiler import compile_graph, kept, program_of
 from striate.compiler.cache import CodeCache, code_cache
 from striate.compiler.storage import StorageError, dumps, loads
 from striate.images import class_names
 from striate.network.graph import Graph, Input, Parameter
 from striate.runtime import Executable
+from striate.weights.artifact import ArtifactError, is_artifact
 
 
 @pytest.fixture
@@ -103,7 +103,8 @@ class Evil:
         (b"", "no program of this version"),
         (b"junk", "no program of this version"),
         (pickle.dumps(Evil()), "builtins.exec is none of the classes of a program"),
-        (pickle.dumps({"a": 1}), "a dict is stored, no program"),
+        (pickle.dumps({"a": 1}), "no program of this version"),
+        (pickle.dumps(("form", 1)), "no program of this version: it has another form"),
         (pickle.dumps(Path("x")), "is none of the classes of a program"),
     ],
 )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from striate import images, layers, models, notation, weights
-    from striate.artifact import CompiledNetwork, load, save
     from striate.classification import Classification, Guess, classify
     from striate.layers import (
         Module,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
         sigmoid,
         softmax,
     )
+    from striate.weights.artifact import CompiledNetwork, load, save
 
 __version__ = "0.1.0"
 
@@ -74,7 +74,7 @@ __all__ = [
 
 _FOLDERS = frozenset(["images", "layers", "models", "notation", "weights"])
 _HOMES = {
-    "striate.artifact": frozenset(["CompiledNetwork", "load", "save"]),
+    "striate.weights.artifact": frozenset(["CompiledNetwork", "load", "save"]),
     "striate.classification": frozenset(["Classification", "Guess", "classify"]),
 }
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from striate.artifact import CompiledNetwork
     from striate.images import Preset
     from striate.images.loading import Source
     from striate.layers import Module
+    from striate.weights.artifact import CompiledNetwork
 
 Array = NDArray[np.float32]
 # From images float32[b, x, y, i] to scores float32[b, class].
@@ -205,8 +205,8 @@ def classifier(
 
     `model` may be the path of a compiled network, which has its weights with it.
     """
-    from striate.artifact import SUFFIX, is_artifact, load
     from striate.models import create
+    from striate.weights.artifact import SUFFIX, is_artifact, load
 
     if model.endswith(SUFFIX) or is_artifact(model):
         if weights != "imagenet":

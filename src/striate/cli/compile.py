@@ -29,9 +29,9 @@ def compile(
 
     `striate classify --model FILE` and `striate.load(FILE)` run it; its weights are in it.
     """
-    from striate.artifact import save
     from striate.cli.networks import input_shape
     from striate.models import create
+    from striate.weights.artifact import save
 
     sizes = input_shape(model, input, batch)
     path = save(create(model, weights), output, sizes, algorithm=algorithm)

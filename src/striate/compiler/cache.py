@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import os
 import stat
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -17,13 +16,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from striate.compiler.files import TEMPORARY, write_atomically
+
 LIMIT_BYTES = 256 * 2**20
 ENVIRONMENT = "STRIATE_CACHE"
 
 _MAGIC = b"striate1"
 _HEADER_BYTES = len(_MAGIC) + hashlib.sha256().digest_size
 _SUFFIX = ".code"
-_TEMPORARY = ".part"
 # A temporary file this old (seconds) was left by a process that died.
 _ABANDONED = 3600.0
 # Evicting to less than the limit keeps the next entries from evicting again at once.
@@ -89,7 +89,7 @@ class CodeCache:
             if not self._trusted():
                 self._distrust()
                 return
-            self._write(self._path(key), _header(key, content) + content)
+            write_atomically(self._path(key), [_header(key, content), content])
         except OSError:
             return
         self._bound(size)
@@ -105,16 +105,6 @@ class CodeCache:
 
     def _path(self, key: str) -> Path:
         return self.directory / (hashlib.sha256(key.encode()).hexdigest() + _SUFFIX)
-
-    def _write(self, path: Path, stored: bytes) -> None:
-        handle, temporary = tempfile.mkstemp(_TEMPORARY, dir=self.directory)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(stored)
-            os.replace(temporary, path)
-        except BaseException:
-            _remove(Path(temporary))
-            raise
 
     def _trusted(self) -> bool:
         """Whether no other user can have put code there (always, without POSIX owners)."""
@@ -170,7 +160,7 @@ class CodeCache:
                 continue
             if item.name.endswith(_SUFFIX):
                 yield _Entry(status.st_mtime, status.st_size, Path(item.path))
-            elif item.name.endswith(_TEMPORARY) and now - status.st_mtime > _ABANDONED:
+            elif item.name.endswith(TEMPORARY) and now - status.st_mtime > _ABANDONED:
                 _remove(Path(item.path))
 
 

@@ -4,9 +4,10 @@ The format is pickle's, read by a reader that makes tuples, numbers, texts and t
 programs and statements, and refuses everything else by name.
 """
 
+import hashlib
 import io
 import pickle
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from striate.compiler import program as programs
 from striate.compiler.program import Program
@@ -33,25 +34,33 @@ _CLASSES = {
 }
 
 
+# The names of all fields: programs of another form are another version's.
+_FORM = hashlib.sha256(
+    repr(
+        [(name, [f.name for f in fields(kind)]) for name, kind in sorted(_CLASSES.items())]
+    ).encode()
+).hexdigest()
+
+
 class StorageError(ValueError):
     """Bytes that hold no program of this version."""
 
 
 def dumps(program: Program) -> bytes:
     """`program` without its parameters, its large constants, and its kernels' IR."""
-    return pickle.dumps(_bare(program), protocol=5)
+    return pickle.dumps((_FORM, _bare(program)), protocol=5)
 
 
 def loads(content: bytes) -> Program:
     """The program in `content`. Raises StorageError."""
     try:
-        found = _Reader(io.BytesIO(content)).load()
+        form, found = _Reader(io.BytesIO(content)).load()
     except StorageError:
         raise
     except Exception as error:
         raise StorageError(f"no program of this version: {error}") from error
-    if not isinstance(found, Program):
-        raise StorageError(f"a {type(found).__name__} is stored, no program")
+    if form != _FORM or not isinstance(found, Program):
+        raise StorageError("no program of this version: it has another form")
     return found
 
 

@@ -8,14 +8,13 @@ file that can't be read or written only means that nothing is remembered.
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from striate.compiler.cache import cache_directory
 from striate.compiler.codegen import version
+from striate.compiler.files import write_atomically
 from striate.compiler.target import Target
 from striate.notation.ir import Statement
 
@@ -45,7 +44,9 @@ class Tuned:
                 found[key] = name
         kept = dict(list(found.items())[-MOST_CHOICES:])
         with contextlib.suppress(OSError):
-            self._write(json.dumps({"version": version(), "choices": kept}, indent=1))
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            text = json.dumps({"version": version(), "choices": kept}, indent=1)
+            write_atomically(self.path, [text.encode()])
         self._choices = kept
 
     def forget(self) -> int:
@@ -65,17 +66,6 @@ class Tuned:
         choices = stored.get("choices")
         named = choices.items() if isinstance(choices, dict) else ()
         return {key: name for key, name in named if isinstance(name, str)}
-
-    def _write(self, text: str) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(".part", dir=self.path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(temporary, self.path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
 
 @cache

@@ -57,7 +57,7 @@ def striate(algorithm: str) -> Engine:
         given = np.ascontiguousarray(case.images().transpose(0, 2, 3, 1))
         path = _artifact(kept, case)
         if path is not None and path.exists():
-            from striate.artifact import load
+            from striate.weights.artifact import load
 
             compiled = load(path, threads=case.threads)
             return lambda: compiled(given)
@@ -67,7 +67,7 @@ def striate(algorithm: str) -> Engine:
     def keep(files: Files, case: Case, kept: Path) -> None:
         path = _artifact(kept, case)
         if path is not None and not path.exists():
-            from striate.artifact import save
+            from striate.weights.artifact import save
 
             batch, features, *size = case.images().shape
             save(network(files, case), path, (batch, *size, features), algorithm=algorithm)

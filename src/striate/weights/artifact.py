@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from striate.compiler.files import write_atomically
 from striate.compiler.storage import StorageError, dumps, loads
 from striate.compiler.target import Target, fingerprint
 from striate.notation.ir import Shape
@@ -92,7 +92,8 @@ def save(
     fixed = _MAGIC + len(head).to_bytes(8, "little") + hashlib.sha256(head).digest()
     fill = bytes(-(len(fixed) + len(head)) % _PAGE)
     try:
-        _write(target, [fixed, head, fill, executable.constants.data])
+        constants = memoryview(executable.constants)
+        write_atomically(target, [fixed, head, fill, constants], durable=True)
     except OSError as error:
         raise ArtifactError(f"{target}: cannot be written: {error.strerror or error}") from error
     return target
@@ -170,19 +171,3 @@ def _check_machine(source: Path, about: dict[str, object]) -> None:
 def _preset(mean: Sequence[float], std: Sequence[float], **others: Any) -> PresetData:
     """A preset out of JSON, which has no tuples."""
     return PresetData(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]), **others)
-
-
-def _write(target: Path, parts: list[bytes | memoryview]) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
