@@ -35,11 +35,8 @@ _CLASSES = {
 
 
 # The names of all fields: programs of another form are another version's.
-_FORM = hashlib.sha256(
-    repr(
-        [(name, [f.name for f in fields(kind)]) for name, kind in sorted(_CLASSES.items())]
-    ).encode()
-).hexdigest()
+_FIELDS = [(name, [field.name for field in fields(kind)]) for name, kind in _CLASSES.items()]
+_FORM = hashlib.sha256(repr(_FIELDS).encode()).hexdigest()
 
 
 class StorageError(ValueError):

@@ -92,7 +92,7 @@ def save(
     fixed = _MAGIC + len(head).to_bytes(8, "little") + hashlib.sha256(head).digest()
     fill = bytes(-(len(fixed) + len(head)) % _PAGE)
     try:
-        constants = memoryview(executable.constants)
+        constants = executable.constants.view(np.uint8).data
         write_atomically(target, [fixed, head, fill, constants], durable=True)
     except OSError as error:
         raise ArtifactError(f"{target}: cannot be written: {error.strerror or error}") from error
