@@ -99,7 +99,37 @@ define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
 }
 """
 
-_SOURCES = {"advance": _ADVANCE, "reverse": _REVERSE, "slow": _SLOW, "scale": _SCALE}
+# Block c of y begins with the address of the scratch memory, after some turns as in _SLOW.
+_SIGN = """
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
+  %y.at = getelementptr ptr, ptr %pointers, i64 1
+  %n.at = getelementptr ptr, ptr %pointers, i64 2
+  %y = load ptr, ptr %y.at
+  %n.ptr = load ptr, ptr %n.at
+  %n.f = load float, ptr %n.ptr
+  %n = fptosi float %n.f to i64
+  br label %loop
+loop:
+  %k = phi i64 [ 0, %0 ], [ %k.next, %loop ]
+  store volatile i64 %k, ptr %scratch
+  %k.next = add i64 %k, 1
+  %more = icmp slt i64 %k.next, %n
+  br i1 %more, label %loop, label %end
+end:
+  %i = mul i64 %chunk, 16
+  %d = getelementptr float, ptr %y, i64 %i
+  store ptr %scratch, ptr %d, align 4
+  ret void
+}
+"""
+
+_SOURCES = {
+    "advance": _ADVANCE,
+    "reverse": _REVERSE,
+    "slow": _SLOW,
+    "scale": _SCALE,
+    "sign": _SIGN,
+}
 
 
 @lru_cache

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runtime_kernels import assemble, chain, ramp
+from runtime_kernels import BLOCK, assemble, chain, ramp
 
 from striate import models
 from striate.runtime import team, team_ir
@@ -83,7 +83,7 @@ def test_a_late_worker_claims_nothing_of_a_newer_run(own_team: Team) -> None:
     words, line = own_team._words, team_ir.RUN // 8
     base, limit = words[line + 2], words[line + 3]
     run(ramp(4))
-    claim, done = words[team_ir.CLAIM // 8], words[team_ir.DONE // 8]
+    claim, done = _taken(own_team), words[team_ir.DONE // 8]
     (y,) = run(ramp(4))
     y[...] = 0
     # The old run once more, as an epoch of its own: it is over, so no chunk may be done.
@@ -92,7 +92,7 @@ def test_a_late_worker_claims_nothing_of_a_newer_run(own_team: Team) -> None:
     _wake(own_team)
     time.sleep(0.01)
     _epoch(own_team)[0] += 1
-    assert words[team_ir.CLAIM // 8] == claim + 4
+    assert _taken(own_team) == claim + 4
     assert words[team_ir.DONE // 8] == done + 4
     assert not y.any()
     np.testing.assert_array_equal(run(ramp(4))[0], ramp(4) + 1)
@@ -102,9 +102,39 @@ def _epoch(of: Team) -> memoryview:
     return of._block.data[:4].cast("i")
 
 
+def _taken(of: Team) -> int:
+    """How many chunks have been claimed since the team began."""
+    return of._words[team_ir.CLAIM // 8] >> team_ir.BACK_BITS
+
+
 def _wake(of: Team) -> None:
     """Make workers look: new ones start awake."""
     of._hire(of.threads + 1)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_even_threads_take_the_front_and_odd_ones_the_back(threads: int, steps: int) -> None:
+    """Of every step, whenever the threads come and however many are awake."""
+    share, helped = 13, False
+    run = Executable(chain(5, steps * share, "sign", 3000, steps), threads)
+    for _ in range(30):
+        (y,) = run(np.zeros((steps * share, BLOCK), np.float32))
+        # Each block tells the scratch memory, and so the thread, of the chunk that wrote it.
+        thread = (y.view(np.int64)[:, 0] - shared_team()._scratch_address) // 64
+        assert set(thread) <= set(range(threads))
+        odd = (thread % 2).reshape(steps, share)
+        np.testing.assert_array_equal(odd, np.sort(odd, axis=1))
+        helped |= bool(odd.any()) and not odd.all()
+    assert helped
+
+
+def test_more_chunks_from_the_back_than_can_be_counted(own_team: Team) -> None:
+    chunks = 3 * team_ir.MOST_BACK
+    run = Executable(chain(1, chunks), 2)
+    x = ramp(chunks)
+    for _ in range(5):
+        np.testing.assert_array_equal(run(x)[0], x + 1)
 
 
 def test_a_worker_says_which_job_it_reads(own_team: Team) -> None:

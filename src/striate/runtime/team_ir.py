@@ -1,10 +1,14 @@
 """The thread team's machine code, as LLVM IR for any CPU, and the memory it shares with Python.
 
-Chunks are numbered through all runs of the team: a run of n chunks takes the next n numbers.
-`claim` is the next number nobody has taken and `done` how many chunks are complete, both since the
-team began; neither ever falls. So a number is claimed once in the life of the team, by
-compare-exchange, and a thread that woke late or lost its core finds `claim` beyond its run's limit
-and leaves. A phase may begin when `done` reaches its `gate`: no thread is waited for, only work.
+Chunks are counted through all runs of the team: a run of n chunks takes the next n numbers.
+`claim` holds how many are taken and `done` how many are complete, both since the team began;
+neither ever falls. So a number is claimed once in the life of the team, by compare-exchange, and a
+thread that woke late or lost its core finds `claim` beyond its run's limit and leaves. A phase may
+begin when `done` reaches its `gate`: no thread is waited for, only work.
+
+Even threads take the chunks of a step from its front and odd ones from its back, until they meet.
+So a core mostly reads what it wrote in the step before, and not what lies in another core's cache.
+The low bits of `claim` count the chunks that were taken from the back of the step at hand.
 
 A run is open while `epoch` is odd. A worker that joins copies what the run's line holds, puts the
 job into its slot and then looks again whether the epoch is still the same; if so, the job's memory
@@ -43,6 +47,10 @@ JOB_WORDS = 8
 STEP_FUNCTION, STEP_POINTERS, STEP_FIRST, STEP_END, STEP_GATE, STEP_PHASE_END = range(6)
 STEP_WORDS = 8
 
+# The word `claim`: how many chunks are taken, above how many of its step from the back.
+BACK_BITS = 16
+MOST_BACK = (1 << BACK_BITS) - 1
+
 SYMBOL = "striate_team"
 FUNCTIONS = ("serve", "run", "alone", "occupied", "stop", "pauses")
 
@@ -65,7 +73,7 @@ def team_ir(architecture: str) -> str:
         (
             _cpu(architecture),
             _WAITING,
-            _walking("walk"),
+            _WALKING,
             _JOINING,
             _SERVING,
             _SPREADING,
@@ -80,6 +88,11 @@ def team_ir(architecture: str) -> str:
 def _at(name: str, base: str, offset: int) -> str:
     """The address `offset` bytes behind `base`, as %name."""
     return f"  %{name} = getelementptr i8, ptr %{base}, i64 {offset}"
+
+
+def _field(name: str, base: str, offset: int, kind: str = "i64") -> str:
+    """What lies `offset` bytes behind `base`, as %name."""
+    return f"{_at(f'{base}.{name}', base, offset)}\n  %{name} = load {kind}, ptr %{base}.{name}"
 
 
 def _cpu(architecture: str) -> str:
@@ -133,16 +146,11 @@ _WAITING = f"""
 define internal void @await(ptr %ctx, i64 %target) {{
 {_at("done", "ctx", DONE)}
 {_at("sleepers", "ctx", SLEEPERS)}
-{_at("spins.at", "ctx", SPINS)}
-{_at("yields.at", "ctx", YIELDS)}
-{_at("syscall.at", "ctx", SYSCALL)}
-{_at("futex.at", "ctx", FUTEX)}
-{_at("yield.at", "ctx", YIELD)}
-  %spins = load i64, ptr %spins.at
-  %yields = load i64, ptr %yields.at
-  %syscall = load ptr, ptr %syscall.at
-  %futex = load i64, ptr %futex.at
-  %yield = load ptr, ptr %yield.at
+{_field("spins", "ctx", SPINS)}
+{_field("yields", "ctx", YIELDS)}
+{_field("syscall", "ctx", SYSCALL, "ptr")}
+{_field("futex", "ctx", FUTEX)}
+{_field("yield", "ctx", YIELD, "ptr")}
   %awake.only = icmp eq ptr %syscall, null
   %no.yield = icmp eq ptr %yield, null
   br label %spin
@@ -194,25 +202,20 @@ out:
 """
 
 
-def _walking(name: str) -> str:
-    """Claim and do chunks from `step` on until every number below `limit` is taken."""
-
-    def field(what: str, word: int, kind: str = "i64") -> str:
-        address = f"  %{what}.at = getelementptr i8, ptr %step, i64 {8 * word}"
-        return f"{address}\n  %{what} = load {kind}, ptr %{what}.at"
-
-    return f"""
-define internal void @{name}(ptr %ctx, ptr %start, i64 %base, i64 %limit, ptr %scratch) {{
+# walk: claim and do chunks from the step at %start on, until all below the limit are taken.
+_WALKING = f"""
+define internal void @walk(ptr %ctx, i64 %thread, ptr %start, i64 %base, i64 %limit, \
+ptr %scratch) {{
 {_at("claim", "ctx", CLAIM)}
 {_at("done", "ctx", DONE)}
 {_at("sleepers", "ctx", SLEEPERS)}
-{_at("syscall.at", "ctx", SYSCALL)}
-{_at("futex.at", "ctx", FUTEX)}
+  %odd = trunc i64 %thread to i1
   br label %look
 look:
   %step.0 = phi ptr [ %start, %0 ], [ %step, %hold ], [ %step, %take ], [ %step, %did ], \
 [ %step, %announce ], [ %step, %wake ]
-  %number = load atomic i64, ptr %claim acquire, align 8
+  %word = load atomic i64, ptr %claim acquire, align 8
+  %number = ashr i64 %word, {BACK_BITS}
   %over = icmp sge i64 %number, %limit
   br i1 %over, label %out, label %within
 within:
@@ -220,14 +223,14 @@ within:
   br label %seek
 seek:
   %step = phi ptr [ %step.0, %within ], [ %step.next, %skip ]
-{field("end", STEP_END)}
+{_field("end", "step", 8 * STEP_END)}
   %here = icmp slt i64 %chunk, %end
   br i1 %here, label %found, label %skip
 skip:
   %step.next = getelementptr i8, ptr %step, i64 {8 * STEP_WORDS}
   br label %seek
 found:
-{field("gate", STEP_GATE)}
+{_field("gate", "step", 8 * STEP_GATE)}
   %gate.number = add i64 %gate, %base
   %finished = load atomic i64, ptr %done acquire, align 8
   %open = icmp sge i64 %finished, %gate.number
@@ -236,16 +239,27 @@ hold:
   call void @await(ptr %ctx, i64 %gate.number)
   br label %look
 take:
+{_field("first", "step", 8 * STEP_FIRST)}
+  %untouched = icmp eq i64 %chunk, %first
+  %back.kept = and i64 %word, {MOST_BACK}
+  %back = select i1 %untouched, i64 0, i64 %back.kept
+  %back.fits = icmp ult i64 %back, {MOST_BACK}
+  %from.back = and i1 %odd, %back.fits
+  %back.more = zext i1 %from.back to i64
+  %back.next = add i64 %back, %back.more
   %number.next = add i64 %number, 1
-  %swap = cmpxchg ptr %claim, i64 %number, i64 %number.next acq_rel monotonic
+  %number.high = shl i64 %number.next, {BACK_BITS}
+  %word.next = or i64 %number.high, %back.next
+  %swap = cmpxchg ptr %claim, i64 %word, i64 %word.next acq_rel monotonic
   %mine = extractvalue {{ i64, i1 }} %swap, 1
   br i1 %mine, label %do, label %look
 do:
-{field("function", STEP_FUNCTION, "ptr")}
-{field("pointers", STEP_POINTERS, "ptr")}
-{field("first", STEP_FIRST)}
-{field("phase.end", STEP_PHASE_END)}
-  %piece = sub i64 %chunk, %first
+{_field("function", "step", 8 * STEP_FUNCTION, "ptr")}
+{_field("pointers", "step", 8 * STEP_POINTERS, "ptr")}
+{_field("phase.end", "step", 8 * STEP_PHASE_END)}
+  %place = select i1 %from.back, i64 %end, i64 %chunk
+  %place.in.step = sub i64 %place, %first
+  %piece = sub i64 %place.in.step, %back.next
   call void %function(ptr %pointers, i64 %piece, ptr %scratch)
   %last.number = add i64 %phase.end, %base
   %before = atomicrmw add ptr %done, i64 1 seq_cst
@@ -259,8 +273,8 @@ announce:
   %any = icmp ne i32 %asleep, 0
   br i1 %any, label %wake, label %look
 wake:
-  %syscall = load ptr, ptr %syscall.at
-  %futex = load i64, ptr %futex.at
+{_field("syscall", "ctx", SYSCALL, "ptr")}
+{_field("futex", "ctx", FUTEX)}
   call i64 (i64, ...) %syscall(i64 %futex, ptr %done, i64 {_WAKE}, i32 2147483647)
   br label %look
 out:
@@ -299,7 +313,7 @@ define internal void @join(ptr %ctx, i64 %thread, i32 %epoch) {{
 enter:
   %scratch.offset = mul i64 %thread, %stride
   %mine = getelementptr i8, ptr %scratch, i64 %scratch.offset
-  call void @walk(ptr %ctx, ptr %step, i64 %base, i64 %limit, ptr %mine)
+  call void @walk(ptr %ctx, i64 %thread, ptr %step, i64 %base, i64 %limit, ptr %mine)
   br label %leave
 leave:
   store atomic ptr null, ptr %slot release, align 8
@@ -313,12 +327,9 @@ define internal i32 @serve(ptr %ctx, i64 %thread) {{
 {_at("epoch.at", "ctx", EPOCH)}
 {_at("parked", "ctx", PARKED)}
 {_at("stop.at", "ctx", STOP)}
-{_at("spins.at", "ctx", SPINS)}
-{_at("syscall.at", "ctx", SYSCALL)}
-{_at("futex.at", "ctx", FUTEX)}
-  %spins = load i64, ptr %spins.at
-  %syscall = load ptr, ptr %syscall.at
-  %futex = load i64, ptr %futex.at
+{_field("spins", "ctx", SPINS)}
+{_field("syscall", "ctx", SYSCALL, "ptr")}
+{_field("futex", "ctx", FUTEX)}
   %awake.only = icmp eq ptr %syscall, null
   %big = icmp ugt i64 %thread, 31
   %bit = select i1 %big, i64 31, i64 %thread
@@ -370,15 +381,11 @@ out:
 # until the load is balanced: a run of 1 ms was over before its second thread began.
 _SPREADING = f"""
 define internal void @spread(ptr %ctx) {{
-{_at("syscall.at", "ctx", SYSCALL)}
-{_at("getcpu.at", "ctx", GETCPU)}
-{_at("affinity.at", "ctx", AFFINITY)}
-{_at("workers.at", "ctx", WORKERS)}
 {_at("avoided.at", "ctx", AVOIDED)}
 {_at("mask", "ctx", MASK)}
 {_at("slots", "ctx", SLOTS + SLOT_THREAD)}
   %allowed = alloca [{LINE} x i8], align 8
-  %getcpu = load ptr, ptr %getcpu.at
+{_field("getcpu", "ctx", GETCPU, "ptr")}
   %unknown = icmp eq ptr %getcpu, null
   br i1 %unknown, label %out, label %ask
 ask:
@@ -407,9 +414,9 @@ copy:
   %w.more = icmp slt i64 %w.next, {LINE // 8}
   br i1 %w.more, label %copy, label %send
 send:
-  %syscall = load ptr, ptr %syscall.at
-  %affinity = load i64, ptr %affinity.at
-  %workers = load i64, ptr %workers.at
+{_field("syscall", "ctx", SYSCALL, "ptr")}
+{_field("affinity", "ctx", AFFINITY)}
+{_field("workers", "ctx", WORKERS)}
   br label %next
 next:
   %i = phi i64 [ 0, %send ], [ %i.next, %set ]
@@ -433,8 +440,6 @@ define internal void @run(ptr %ctx, ptr %job) {{
 {_at("epoch.at", "ctx", EPOCH)}
 {_at("claim", "ctx", CLAIM)}
 {_at("parked", "ctx", PARKED)}
-{_at("syscall.at", "ctx", SYSCALL)}
-{_at("futex.at", "ctx", FUTEX)}
 {_at("job.at", "ctx", RUN)}
 {_at("step.at", "ctx", RUN + 8)}
 {_at("base.at", "ctx", RUN + 16)}
@@ -442,24 +447,19 @@ define internal void @run(ptr %ctx, ptr %job) {{
 {_at("scratch.at", "ctx", RUN + 32)}
 {_at("stride.at", "ctx", RUN + 40)}
 {_at("threads.at", "ctx", RUN + 48)}
-{_at("job.step", "job", 8 * JOB_STEP)}
-{_at("job.begin", "job", 8 * JOB_BEGIN)}
-{_at("job.limit", "job", 8 * JOB_LIMIT)}
-{_at("job.scratch", "job", 8 * JOB_SCRATCH)}
-{_at("job.stride", "job", 8 * JOB_STRIDE)}
-{_at("job.threads", "job", 8 * JOB_THREADS)}
-  %step = load ptr, ptr %job.step
-  %begin = load i64, ptr %job.begin
-  %end = load i64, ptr %job.limit
-  %scratch = load ptr, ptr %job.scratch
-  %stride = load i64, ptr %job.stride
-  %threads = load i64, ptr %job.threads
+{_field("step", "job", 8 * JOB_STEP, "ptr")}
+{_field("begin", "job", 8 * JOB_BEGIN)}
+{_field("end", "job", 8 * JOB_LIMIT)}
+{_field("scratch", "job", 8 * JOB_SCRATCH, "ptr")}
+{_field("stride", "job", 8 * JOB_STRIDE)}
+{_field("threads", "job", 8 * JOB_THREADS)}
   %chunks = sub i64 %end, %begin
   %nothing = icmp sle i64 %chunks, 0
   br i1 %nothing, label %out, label %open
 open:
   %mode = call i32 @flush_denormals()
-  %number = load atomic i64, ptr %claim acquire, align 8
+  %word = load atomic i64, ptr %claim acquire, align 8
+  %number = ashr i64 %word, {BACK_BITS}
   %base = sub i64 %number, %begin
   %limit = add i64 %number, %chunks
   fence release
@@ -482,8 +482,8 @@ share:
   call void @spread(ptr %ctx)
   br i1 %any, label %wake, label %work
 wake:
-  %syscall = load ptr, ptr %syscall.at
-  %futex = load i64, ptr %futex.at
+{_field("syscall", "ctx", SYSCALL, "ptr")}
+{_field("futex", "ctx", FUTEX)}
   %many = icmp ugt i64 %threads, 31
   %shift = select i1 %many, i64 0, i64 %threads
   %bits = shl i64 1, %shift
@@ -494,7 +494,7 @@ wake:
 ptr null, ptr null, i32 %mask)
   br label %work
 work:
-  call void @walk(ptr %ctx, ptr %step, i64 %base, i64 %limit, ptr %scratch)
+  call void @walk(ptr %ctx, i64 0, ptr %step, i64 %base, i64 %limit, ptr %scratch)
   call void @await(ptr %ctx, i64 %limit)
   store atomic i32 %epoch.closed, ptr %epoch.at seq_cst, align 4
   call void @restore(i32 %mode)
@@ -507,14 +507,10 @@ out:
 # alone: the same job by the calling thread, without a team.
 _ALONE = f"""
 define internal void @alone(ptr %job) {{
-{_at("job.step", "job", 8 * JOB_STEP)}
-{_at("job.begin", "job", 8 * JOB_BEGIN)}
-{_at("job.limit", "job", 8 * JOB_LIMIT)}
-{_at("job.scratch", "job", 8 * JOB_SCRATCH)}
-  %start = load ptr, ptr %job.step
-  %begin = load i64, ptr %job.begin
-  %limit = load i64, ptr %job.limit
-  %scratch = load ptr, ptr %job.scratch
+{_field("start", "job", 8 * JOB_STEP, "ptr")}
+{_field("begin", "job", 8 * JOB_BEGIN)}
+{_field("limit", "job", 8 * JOB_LIMIT)}
+{_field("scratch", "job", 8 * JOB_SCRATCH, "ptr")}
   %mode = call i32 @flush_denormals()
   br label %look
 look:
@@ -524,20 +520,16 @@ look:
   br i1 %more, label %seek, label %out
 seek:
   %step = phi ptr [ %step.0, %look ], [ %step.next, %skip ]
-{_at("end.at", "step", 8 * STEP_END)}
-  %end = load i64, ptr %end.at
+{_field("end", "step", 8 * STEP_END)}
   %here = icmp slt i64 %chunk, %end
   br i1 %here, label %do, label %skip
 skip:
   %step.next = getelementptr i8, ptr %step, i64 {8 * STEP_WORDS}
   br label %seek
 do:
-{_at("function.at", "step", 8 * STEP_FUNCTION)}
-{_at("pointers.at", "step", 8 * STEP_POINTERS)}
-{_at("first.at", "step", 8 * STEP_FIRST)}
-  %function = load ptr, ptr %function.at
-  %pointers = load ptr, ptr %pointers.at
-  %first = load i64, ptr %first.at
+{_field("function", "step", 8 * STEP_FUNCTION, "ptr")}
+{_field("pointers", "step", 8 * STEP_POINTERS, "ptr")}
+{_field("first", "step", 8 * STEP_FIRST)}
   %piece = sub i64 %chunk, %first
   call void %function(ptr %pointers, i64 %piece, ptr %scratch)
   %chunk.next = add i64 %chunk, 1
@@ -575,12 +567,10 @@ no:
 define internal void @stop(ptr %ctx) {{
 {_at("epoch.at", "ctx", EPOCH)}
 {_at("stop.at", "ctx", STOP)}
-{_at("syscall.at", "ctx", SYSCALL)}
-{_at("futex.at", "ctx", FUTEX)}
   store atomic i32 1, ptr %stop.at seq_cst, align 4
   atomicrmw add ptr %epoch.at, i32 2 seq_cst
-  %syscall = load ptr, ptr %syscall.at
-  %futex = load i64, ptr %futex.at
+{_field("syscall", "ctx", SYSCALL, "ptr")}
+{_field("futex", "ctx", FUTEX)}
   %awake.only = icmp eq ptr %syscall, null
   br i1 %awake.only, label %out, label %wake
 wake:
