@@ -137,10 +137,21 @@ def _rows(span: int, block: int, rows: int) -> int:
 def fetches_windows(window: Window, target: Target, blocking: Blocking) -> bool:
     """Whether the next block's windows are brought near while a block's products are made.
 
-    That is if there is one, and a block leaves room for them in the second-level cache.
+    That is if there is one, and the second-level cache has room for it but not for the image.
     """
-    room = _block_bytes(window, target, blocking) <= target.l2 * 3 // 4
-    return room and blocking.block < blocking.span
+    following = 4 * math.prod(window.tile) * blocking.block * window.channels
+    room = _block_bytes(window, target, blocking) + following <= target.l2 * 7 // 8
+    return room and blocking.block < blocking.span and _is_far(window, target, window.channels)
+
+
+def fetches_outputs(window: Window, target: Target) -> bool:
+    """Whether outputs' cache lines are brought near: if the second-level cache can't hold all."""
+    return _is_far(window, target, window.features)
+
+
+def _is_far(window: Window, target: Target, channels: int) -> bool:
+    """Whether an image of so many channels outgrows the second-level cache."""
+    return 4 * math.prod(window.size) * channels > target.l2
 
 
 def _block_bytes(window: Window, target: Target, blocking: Blocking) -> int:
@@ -157,11 +168,10 @@ def _seconds(window: Window, target: Target, blocking: Blocking) -> float:
     features = panels * blocking.vectors
     cycles = EFFORT * _rows(span, block, blocking.rows) * channels * features
     cycles *= _cycles(window, target, blocking.rows, blocking.vectors)
-    image = 4 * channels * math.prod(window.size)
-    here = image <= near or fetches_windows(window, target, blocking)
     spilt = min(1.0, max(0.0, _block_bytes(window, target, blocking) / near - 1))
     cycles += (WINDOW + spilt * FAR_DATA * panels) * span * vectors + OUTPUT * span * features
-    cycles += 0 if here else FAR_WINDOW * span * vectors
+    if _is_far(window, target, channels) and not fetches_windows(window, target, blocking):
+        cycles += FAR_WINDOW * span * vectors
     if 4 * n * channels * features * lanes > near:
         cycles += FAR_WEIGHTS * channels * features * math.ceil(span / block)
     spans = math.ceil(window.tiles / span)

@@ -8,7 +8,11 @@
 
 U = G g G' is made when the weights are packed; V and M are scratch memory of the thread. A group is
 the tiles of one register tile: its channels lie together, a vector for each tile, so that V is read
-in order, as U is. U comes from memory: a product's weights are fetched while the last one runs.
+in order, as U is.
+
+What comes from memory is fetched while products are made, lest the rest wait for it: the weights of
+the next product; where images outgrow the cache, the windows of the next block and the lines that
+outputs go to: pixel n of each with product n.
 """
 
 import math
@@ -20,7 +24,12 @@ from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.schedules.base import Task
 from striate.compiler.schedules.chunks import share
 from striate.compiler.schedules.epilogue import emit_epilogue, outer_reads
-from striate.compiler.schedules.winograd_blocking import Blocking, Window, fetches_windows
+from striate.compiler.schedules.winograd_blocking import (
+    Blocking,
+    Window,
+    fetches_outputs,
+    fetches_windows,
+)
 from striate.compiler.toom_cook import emit_transform
 from striate.notation.ir import Read
 
@@ -49,6 +58,7 @@ class Kernel:
         self.m_offset = window.products * self.v_step
         self.scratch_bytes = self.m_offset + self.groups * blocking.rows * self.m_step
         self.fetches_windows = fetches_windows(window, task.target, blocking)
+        self.fetches_outputs = fetches_outputs(window, task.target)
         self.builder = Builder(task.target)
         self.pointers: dict[str, Value] = {}
 
@@ -163,6 +173,8 @@ class Kernel:
     def _fetch_outputs(self, n: Value, panel: Value, tile: Offset) -> None:
         """Ask for output n of the tiles of a register tile, if they have as many."""
         b, output, window = self.builder, self.task.output, self.window
+        if not self.fetches_outputs:
+            return
         with b.when(b.emit(f"icmp slt i64 {n}, {math.prod(window.tile)}")):
             pixel = self._pixel(output, n, window.tile[1])
             pixel = b.at(self.pointers[output.tensor], b.add(pixel, b.multiply(panel, self.width)))
