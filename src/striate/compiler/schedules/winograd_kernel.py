@@ -204,9 +204,9 @@ class Kernel:
                 place, lines, *values = loop.values
                 for offset in range(0, self.fetch, CACHE_LINE):
                     b.prefetch(b.at(lines, offset), level=2)
-                offset = b.multiply(loop.index, self.line)
+                channel = b.multiply(loop.index, self.line)
                 for window in windows:
-                    b.prefetch(b.at(window, offset), level=2)
+                    b.prefetch(b.at(window, channel), level=2)
                 new = self._vector_run(place, values)
                 following = b.at(place, self.blocking.rows * self.line)
                 loop.following = [following, b.at(lines, self.fetch), *new]
