@@ -1,6 +1,7 @@
 """Winograd's convolution: its matrices, and its kernel against the interpreter."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,7 @@ from kernel_harness import RUNNABLE, check, emit, operands_for, run, sliced, sta
 
 from striate.compiler.codegen import assembly
 from striate.compiler.schedules import winograd
-from striate.compiler.schedules.winograd_blocking import Blocking
+from striate.compiler.schedules.winograd_blocking import Blocking, fetches_windows
 from striate.compiler.target import Target
 from striate.compiler.toom_cook import algorithm
 from striate.notation import interpret
@@ -20,6 +21,8 @@ CONVOLUTION = "y[b,p,q,j] = sum[u,v,i](W[u,v,i,j] * x[b, p+u-1, q+v-1, i])"
 # F(4x4,3x3) multiplies by up to 64 and back: its rounding is about ten times a plain sum's.
 ROUNDING = 10.0
 RESIDUAL = f"{CONVOLUTION.replace('y[b,p,q,j] = ', 'y[b,p,q,j] = relu(')} + B[j] + z[b,p,q,j])"
+# Images of a few pixels outgrow it.
+SMALL_CACHE = replace(Target.named(RUNNABLE[0]), l2=64 << 10)
 
 
 @pytest.mark.parametrize(
@@ -86,14 +89,29 @@ def test_the_kernel_is_the_equation(
 def test_every_blocking_is_the_equation(
     parts: int, span: int, block: int, rows: int, vectors: int
 ) -> None:
-    stated = statement(CONVOLUTION, {"W": (3, 3, 21, 100), "x": (1, 14, 18, 21)})
-    target = Target.named(RUNNABLE[0])
+    stated = statement(CONVOLUTION, {"W": (3, 3, 21, 100), "x": (1, 30, 34, 21)})
+    target = SMALL_CACHE
     panels = math.ceil(math.ceil(100 / target.lanes) / vectors)
     blocking = Blocking(span, parts, block, rows, vectors, panels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd, "_best", lambda stated: winograd._windows(stated)[0])
         patch.setattr(winograd, "choose_blocking", lambda *_: (0.0, blocking))
-        check(winograd, stated, RUNNABLE[0], rounding=ROUNDING)
+        check(winograd, stated, target, rounding=ROUNDING)
+        window = winograd._best(stated)
+    assert fetches_windows(window, target, blocking) == (block < span)
+
+
+def test_what_outgrows_the_cache_is_fetched() -> None:
+    blocking = Blocking(span=20, parts=1, block=5, rows=1, vectors=1, panels=7)
+    found = []
+    for size in [(6, 18), (30, 18), (30, 34)]:
+        stated = statement(CONVOLUTION, {"W": (3, 3, 21, 100), "x": (1, *size, 21)})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(winograd, "choose_blocking", lambda *_: (0.0, blocking))
+            code = emit(winograd, stated, SMALL_CACHE)[1].write().function("k")
+        found.append(code.count("call  void @llvm.prefetch"))
+    weights = found[0]
+    assert found == [weights, weights + 1, weights + 2]
 
 
 @pytest.mark.parametrize("target", RUNNABLE)

@@ -14,9 +14,9 @@ from striate.compiler.toom_cook import Algorithm, algorithm
 PARTS, BLOCKS = (1, 2, 4, 8), (16, 28, 56, 112)
 MOST_CHUNKS = 16
 # Cycles of one vector of one product, as measured (Zen 4): a multiply-add, in the cycles of the
-# target's peak; to transform a window and an output tile; what is more for windows and for reads
-# past the second-level cache.
-EFFORT, WINDOW, OUTPUT, FAR_WINDOW, FAR_READ = 0.93, 9, 9, 6, 1
+# target's peak; to transform a window and an output tile; what is more for windows that are not
+# near, and to read windows and weights past the second-level cache.
+EFFORT, WINDOW, OUTPUT, FAR_WINDOW, FAR_DATA, FAR_WEIGHTS = 0.93, 5, 5, 7, 3, 1
 # The share of a chunk that the last one keeps the others waiting, and that of the time in which
 # memory gives the weights which no work hides.
 LAST, EXPOSED = 0.03, 0.2
@@ -134,6 +134,32 @@ def _rows(span: int, block: int, rows: int) -> int:
     return rows * (whole * math.ceil(block / rows) + math.ceil(rest / rows))
 
 
+def fetches_windows(window: Window, target: Target, blocking: Blocking) -> bool:
+    """Whether the next block's windows are brought near while a block's products are made.
+
+    That is if there is one, and the second-level cache has room for it but not for the image.
+    """
+    following = 4 * math.prod(window.tile) * blocking.block * window.channels
+    room = _block_bytes(window, target, blocking) + following <= target.l2 * 7 // 8
+    return room and blocking.block < blocking.span and _is_far(window, target, window.channels)
+
+
+def fetches_outputs(window: Window, target: Target) -> bool:
+    """Whether outputs' cache lines are brought near: if the second-level cache can't hold all."""
+    return _is_far(window, target, window.features)
+
+
+def _is_far(window: Window, target: Target, channels: int) -> bool:
+    """Whether an image of so many channels outgrows the second-level cache."""
+    return 4 * math.prod(window.size) * channels > target.l2
+
+
+def _block_bytes(window: Window, target: Target, blocking: Blocking) -> int:
+    """The scratch memory of a block: V, and M of a panel."""
+    width = window.channels + blocking.vectors * target.lanes
+    return 4 * window.products * blocking.block * width
+
+
 def _seconds(window: Window, target: Target, blocking: Blocking) -> float:
     """The estimated time on one core."""
     n, channels, lanes = window.products, window.channels, target.lanes
@@ -142,15 +168,19 @@ def _seconds(window: Window, target: Target, blocking: Blocking) -> float:
     features = panels * blocking.vectors
     cycles = EFFORT * _rows(span, block, blocking.rows) * channels * features
     cycles *= _cycles(window, target, blocking.rows, blocking.vectors)
-    cycles += WINDOW * span * vectors + OUTPUT * span * features
-    if 4 * n * block * channels > near:
-        cycles += (FAR_WINDOW + FAR_READ * panels) * span * vectors
+    spilt = min(1.0, max(0.0, _block_bytes(window, target, blocking) / near - 1))
+    cycles += (WINDOW + spilt * FAR_DATA * panels) * span * vectors + OUTPUT * span * features
+    if _is_far(window, target, channels) and not fetches_windows(window, target, blocking):
+        cycles += FAR_WINDOW * span * vectors
     if 4 * n * channels * features * lanes > near:
-        cycles += FAR_READ * channels * features * math.ceil(span / block)
-    chunks = math.ceil(window.tiles / span) * blocking.parts
+        cycles += FAR_WEIGHTS * channels * features * math.ceil(span / block)
+    spans = math.ceil(window.tiles / span)
+    chunks = spans * blocking.parts
     # Few chunks wait long for the last of them.
     rounds = math.ceil(chunks / target.cores) * target.cores + LAST * target.cores
     work = n * cycles * rounds * 2.0 * lanes / target.flops_per_second
     weights = 4.0 * n * channels * blocking.panels * blocking.vectors * lanes
-    memory = weights / target.bytes_per_second
+    # The cores read the same weights together; each block reads them again.
+    passes = math.ceil(spans / target.cores) * math.ceil(span / block)
+    memory = weights * (passes if weights > target.l3 else 1) / target.bytes_per_second
     return max(work, memory) + EXPOSED * memory

@@ -8,7 +8,11 @@
 
 U = G g G' is made when the weights are packed; V and M are scratch memory of the thread. A group is
 the tiles of one register tile: its channels lie together, a vector for each tile, so that V is read
-in order, as U is. U comes from memory: a product's weights are fetched while the last one runs.
+in order, as U is.
+
+What comes from memory is fetched while products are made, lest the rest wait for it: the weights of
+the next product; where images outgrow the cache, the windows of the next block and the lines that
+outputs go to: pixel n of each with product n.
 """
 
 import math
@@ -20,7 +24,12 @@ from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.schedules.base import Task
 from striate.compiler.schedules.chunks import share
 from striate.compiler.schedules.epilogue import emit_epilogue, outer_reads
-from striate.compiler.schedules.winograd_blocking import Blocking, Window
+from striate.compiler.schedules.winograd_blocking import (
+    Blocking,
+    Window,
+    fetches_outputs,
+    fetches_windows,
+)
 from striate.compiler.toom_cook import emit_transform
 from striate.notation.ir import Read
 
@@ -48,6 +57,8 @@ class Kernel:
         self.m_step = window.products * self.width
         self.m_offset = window.products * self.v_step
         self.scratch_bytes = self.m_offset + self.groups * blocking.rows * self.m_step
+        self.fetches_windows = fetches_windows(window, task.target, blocking)
+        self.fetches_outputs = fetches_outputs(window, task.target)
         self.builder = Builder(task.target)
         self.pointers: dict[str, Value] = {}
 
@@ -56,14 +67,16 @@ class Kernel:
         self.builder = b
         for position, (tensor, _) in enumerate(self.task.layouts):
             self.pointers[tensor] = b.argument(position)
-        span = b.multiply(b.divide("%chunk", blocking.parts), blocking.span)
+        # Chunks that run side by side share their weights: neighbours differ in tiles.
+        spans = math.ceil(self.window.tiles / blocking.span)
+        span = b.multiply(b.remainder("%chunk", spans), blocking.span)
         end = b.minimum(b.add(span, blocking.span), self.window.tiles)
-        panels = share(b, b.remainder("%chunk", blocking.parts), blocking.parts, blocking.panels)
+        panels = share(b, b.divide("%chunk", spans), blocking.parts, blocking.panels)
         with b.loop(span, end, blocking.block) as block:
             count = b.minimum(b.emit(f"sub i64 {end}, {block.index}"), blocking.block)
             self._windows(block.index, count)
             with b.loop(*panels) as panel:
-                self._sums(panel.index, count)
+                self._sums(panel.index, block.index, count)
                 self._outputs(panel.index, block.index, count)
         return b
 
@@ -123,7 +136,7 @@ class Kernel:
 
     # M: the products
 
-    def _sums(self, panel: Value, count: Offset) -> None:
+    def _sums(self, panel: Value, first: Value, count: Offset) -> None:
         """M of `count` tiles and of a panel."""
         b, window, rows = self.builder, self.window, self.blocking.rows
         weights = self.pointers[self.contraction.weight.tensor]
@@ -134,15 +147,52 @@ class Kernel:
             v = b.at("%scratch", b.multiply(n.index, self.v_step))
             m = b.at("%scratch", b.add(self.m_offset, b.multiply(n.index, self.width)))
             with b.loop(0, b.divide(b.add(count, rows - 1), rows)) as group:
+                tile = b.add(first, b.multiply(group.index, rows))
+                self._fetch_outputs(n.index, panel, tile)
+                windows = self._following_windows(n.index, panel, tile)
                 data = b.at(v, b.multiply(group.index, self.group_bytes))
                 fetched = b.at(ahead, b.multiply(group.index, self.channel_vectors * self.fetch))
-                sums = self._products(data, u, fetched)
+                sums = self._products(data, u, fetched, windows)
                 to = b.at(m, b.multiply(group.index, rows * self.m_step))
                 places = product(range(rows), range(self.blocking.vectors))
                 for total, (row, k) in zip(sums, places, strict=True):
                     b.store(total, b.at(to, row * self.m_step + k * self.line))
 
-    def _products(self, data: Value, weights: Value, ahead: Value) -> list[Value]:
+    def _following_windows(self, n: Value, panel: Value, tile: Offset) -> list[Value]:
+        """Pixel n of some windows of the next block; the panels share those of a register tile."""
+        b, blocking, data = self.builder, self.blocking, self.contraction.data
+        if not self.fetches_windows:
+            return []
+        panels = blocking.panels // blocking.parts
+        count = math.ceil(blocking.rows / panels)
+        first = b.add(tile, b.multiply(b.remainder(panel, panels), count))
+        pixel = b.at(self.pointers[data.tensor], self._pixel(data, n, self.window.sides[1]))
+        places = [self._place(b.add(first, blocking.block + k)) for k in range(count)]
+        return [b.at(pixel, self._position(data, place)) for place in places]
+
+    def _fetch_outputs(self, n: Value, panel: Value, tile: Offset) -> None:
+        """Ask for output n of the tiles of a register tile, if they have as many."""
+        b, output, window = self.builder, self.task.output, self.window
+        if not self.fetches_outputs:
+            return
+        with b.when(b.emit(f"icmp slt i64 {n}, {math.prod(window.tile)}")):
+            pixel = self._pixel(output, n, window.tile[1])
+            pixel = b.at(self.pointers[output.tensor], b.add(pixel, b.multiply(panel, self.width)))
+            for row in range(self.blocking.rows):
+                place = b.at(pixel, self._position(output, self._place(b.add(tile, row))))
+                for offset in range(0, self.width, CACHE_LINE):
+                    b.prefetch(b.at(place, offset), level=2)
+
+    def _pixel(self, read: Read, n: Value, breadth: int) -> Offset:
+        """The byte offset of pixel `n` of a window or tile that has `breadth` in a row."""
+        b = self.builder
+        down, right = (self.task.step(read, index) for index in self.window.pixels)
+        row, column = b.divide(n, breadth), b.remainder(n, breadth)
+        return b.add(b.multiply(row, down), b.multiply(column, right))
+
+    def _products(
+        self, data: Value, weights: Value, ahead: Value, windows: list[Value]
+    ) -> list[Value]:
         """The register tile of tiles by vectors of features, over all channels."""
         b = self.builder
         whole, rest = divmod(self.window.channels, self.lanes)
@@ -154,6 +204,9 @@ class Kernel:
                 place, lines, *values = loop.values
                 for offset in range(0, self.fetch, CACHE_LINE):
                     b.prefetch(b.at(lines, offset), level=2)
+                channel = b.multiply(loop.index, self.line)
+                for window in windows:
+                    b.prefetch(b.at(window, channel), level=2)
                 new = self._vector_run(place, values)
                 following = b.at(place, self.blocking.rows * self.line)
                 loop.following = [following, b.at(lines, self.fetch), *new]
