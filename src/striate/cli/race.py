@@ -185,17 +185,19 @@ def _write(
     results: "Results", json: Path | None, plot: Path | None = None, markdown: Path | None = None
 ) -> None:
     """Write what was asked for; the record also after every heat, for a race that is stopped."""
+    from striate.compiler.files import write_atomically
     from striate.race import report
 
     if json is not None:
-        report.write_whole(json, report.as_json(results).encode())
+        write_atomically(json, [report.as_json(results).encode()], durable=True)
     if plot is not None:
         from striate.race.plot import draw
 
-        report.write_whole(plot, draw(results, plot.suffix))
+        write_atomically(plot, [draw(results, plot.suffix)], durable=True)
     if markdown is not None:
         picture = os.path.relpath(plot, markdown.parent) if plot else None
-        report.write_whole(markdown, report.as_markdown(results, picture).encode())
+        page = report.as_markdown(results, picture)
+        write_atomically(markdown, [page.encode()], durable=True)
 
 
 def _print(table: "Table") -> None:

@@ -103,16 +103,6 @@ def heat_record(heat: Heat) -> dict[str, object]:
     }
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """`content` in `path`, renamed into place so that no reader sees half a file."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def as_json(results: Results) -> str:
     """The record as text."""
     return json.dumps(results.record(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
@@ -265,9 +255,9 @@ def as_markdown(results: Results, plot: str | None) -> str:
 _START_WORDS = (
     "Every start is a process of its own, timed from the files (weights, or the engine's graph) to"
     " the first\nanswer, after Python, NumPy and the engine's name are known; importing the engine"
-    " is part of it. Cold: nothing is compiled\nyet. Warm: the engine finds what it kept (our code"
-    " cache, OpenVINO's model cache; the others keep nothing). Memory is\nthe largest resident size"
-    " of the whole process, Python included."
+    " is part of it. Cold: nothing is compiled\nyet. Warm: the engine finds what it kept (our"
+    " compiled network in a file, OpenVINO's model cache; the others keep nothing).\nMemory is the"
+    " largest resident size of the whole process, Python included."
 )
 _ROOFLINE_WORDS = (
     "A row is a phase of the compiled program: a kernel, or several that run side by side. The"
