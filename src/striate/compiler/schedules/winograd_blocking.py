@@ -16,7 +16,7 @@ MOST_CHUNKS = 16
 # Cycles of one vector of one product, as measured (Zen 4): a multiply-add, in the cycles of the
 # target's peak; to transform a window and an output tile; what is more for windows that are not
 # near, and to read windows and weights past the second-level cache.
-EFFORT, WINDOW, OUTPUT, FAR_WINDOW, FAR_DATA, FAR_WEIGHTS = 0.93, 5, 5, 7, 3, 1
+EFFORT, WINDOW, OUTPUT, FAR_WINDOW, FAR_DATA, FAR_WEIGHTS = 0.93, 5, 5, 6, 3, 1
 # The share of a chunk that the last one keeps the others waiting, and that of the time in which
 # memory gives the weights which no work hides.
 LAST, EXPOSED = 0.03, 0.2
@@ -169,11 +169,14 @@ def _seconds(window: Window, target: Target, blocking: Blocking) -> float:
     cycles = EFFORT * _rows(span, block, blocking.rows) * channels * features
     cycles *= _cycles(window, target, blocking.rows, blocking.vectors)
     spilt = min(1.0, max(0.0, _block_bytes(window, target, blocking) / near - 1))
-    cycles += (WINDOW + spilt * FAR_DATA * panels) * span * vectors + OUTPUT * span * features
-    if _is_far(window, target, channels) and not fetches_windows(window, target, blocking):
+    # V is written once and read for each panel.
+    cycles += (WINDOW + spilt * FAR_DATA * (1 + panels)) * span * vectors
+    cycles += OUTPUT * span * features
+    if not fetches_windows(window, target, blocking):
         cycles += FAR_WINDOW * span * vectors
-    if 4 * n * channels * features * lanes > near:
-        cycles += FAR_WEIGHTS * channels * features * math.ceil(span / block)
+    # A chunk finds no weights near; its later blocks do where they have stayed.
+    kept = 4 * n * channels * features * lanes <= near
+    cycles += FAR_WEIGHTS * channels * features * (1 if kept else math.ceil(span / block))
     spans = math.ceil(window.tiles / span)
     chunks = spans * blocking.parts
     # Few chunks wait long for the last of them.
