@@ -13,7 +13,7 @@ from striate.compiler.layout import strides_in
 from striate.compiler.pack_code import BOUNDS, DIMS, Variant
 from striate.compiler.toom_cook import Matrices
 from striate.network.graph import Derived, Known
-from striate.notation.ir import Affine, Apply, Equation, Expression, Read, Statement
+from striate.notation.ir import Affine, Apply, Expression, Read, Statement
 from striate.transforms.rewrite import substitute
 
 # A thread that packs takes this much at once (bytes).
@@ -197,12 +197,3 @@ def _limits(
                 found[size - affine.offset, tuple(sorted(affine.terms))] = None
     limits: list[tuple[int, Mapping[str, int]]] = [(n, dict(terms)) for n, terms in found]
     return limits if len(limits) <= BOUNDS else None
-
-
-def whole(node: Known) -> Statement:
-    """`packed[...] = x[...]`: the array as it is."""
-    names = [f"n{axis}" for axis in range(len(node.shape))]
-    access = tuple(Affine(((name, 1),)) for name in names)
-    extents = tuple(zip(names, node.shape, strict=True))
-    equation = Equation(Read("packed", access), Read("x", access), extents)
-    return Statement(equation, (("x", node.shape),), extents, node.shape)

@@ -6,7 +6,7 @@ from functools import reduce
 
 from striate.network.graph import Computed, Concatenated, Graph, Input, Known, Node, operands
 from striate.notation.ir import Affine, Apply, Equation, Expression, Read, Statement
-from striate.transforms.rewrite import count_uses, rebuild
+from striate.transforms.rewrite import copy_of, count_uses, rebuild, with_operands
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,29 +130,6 @@ def _as_sum(node: Concatenated, new: Callable[[Node], Node]) -> Computed:
     named = tuple((f"x{position}", new(part)) for position, part in enumerate(node.parts))
     shapes = tuple((name, part.shape) for name, part in named)
     return Computed(Statement(equation, shapes, extents, node.shape), named, node.label)
-
-
-def with_operands(node: Node, new: Callable[[Node], Node]) -> Node:
-    """`node` on the successors of its operands."""
-    match node:
-        case Computed(statement, named, label):
-            return Computed(
-                statement, tuple((name, new(operand)) for name, operand in named), label
-            )
-        case Concatenated(parts, axis, label):
-            return Concatenated(tuple(new(part) for part in parts), axis, label)
-        case _:
-            return node
-
-
-def copy_of(node: Node) -> Computed:
-    """`copy[...] = x[...]`."""
-    names = tuple(f"n{axis}" for axis in range(len(node.shape)))
-    access = tuple(Affine(((name, 1),)) for name in names)
-    equation = Equation(Read("copy", access), Read("x", access))
-    extents = tuple(zip(names, node.shape, strict=True))
-    statement = Statement(equation, (("x", node.shape),), extents, node.shape)
-    return Computed(statement, (("x", node),), getattr(node, "label", ""))
 
 
 def levels(graph: Graph) -> dict[int, int]:

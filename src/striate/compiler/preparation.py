@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from striate.compiler.layout import memory_order, strides_in
-from striate.compiler.pack import Copy, Factor, copy, product, whole
+from striate.compiler.pack import Copy, Factor, copy, product
 from striate.compiler.pack_code import emit_pack
 from striate.compiler.program import Kernel, Pointer, Preparation, Program, Step, Value
 from striate.compiler.schedules.base import Emission
@@ -13,6 +13,7 @@ from striate.compiler.target import Target
 from striate.compiler.toom_cook import Matrices
 from striate.network.graph import Array, Derived, Known, Parameter
 from striate.notation.ir import Shape, Statement
+from striate.transforms.rewrite import copying
 
 CACHE_LINE = 64
 
@@ -46,7 +47,7 @@ class Preparer:
         """Where the constant `packing` of `node` will lie; the same for equal wishes."""
         key = (_identity(node), packing)
         if key not in self._places:
-            self._places[key] = self._place(node, packing or whole(node), matrices)
+            self._places[key] = self._place(node, packing or copying(node.shape), matrices)
         return Pointer("constant", 0, self._places[key])
 
     def _place(self, node: Known, packing: Statement, matrices: Matrices | None) -> int:
@@ -59,8 +60,9 @@ class Preparer:
             # More than a copy: NumPy computes it, and what it computed is copied.
             assert matrices is None, "weights to be transformed are read in place"
             node = Derived(node.name, packing, ((packing.shapes[0][0], node),))
-            factors = (Factor(node, whole(node).equation.output.access),)
-            made = copy(whole(node), factors, [_strides(factors[0])], None)
+            identity = copying(node.shape)
+            factors = (Factor(node, identity.equation.output.access),)
+            made = copy(identity, factors, [_strides(factors[0])], None)
             assert made is not None, "a whole array is a copy"
         for factor in factors:
             self._add(factor.node)
@@ -82,32 +84,34 @@ class Preparer:
             Value(node.statement, tuple((name, numbers[_identity(o)]) for name, o in node.operands))
             for node in self._values.values()
         )
-        kernels: dict[object, Kernel] = {}
-        inputs: dict[int, tuple[str, Shape]] = {}
+        kernels: list[Kernel] = []
+        variants: dict[object, int] = {}
+        given: list[tuple[str, Shape]] = []
+        places: dict[int, int] = {}
         steps = []
         words: list[int] = []
         for wish in self._wishes:
             variant = wish.copy.variant
-            if variant not in kernels:
+            if variant not in variants:
                 emission = emit_pack(variant, target, 1)
-                kernels[variant] = kernel(("pack", variant), emission, "pack", emission.plan)
+                variants[variant] = len(kernels)
+                kernels.append(kernel(("pack", variant), emission, "pack", emission.plan))
             pointers = [Pointer("output", 0, wish.place)]
             for source, offset in zip(wish.sources, wish.copy.offsets, strict=True):
                 number = numbers[_identity(source)]
-                inputs.setdefault(number, (source.name, _memory_shape(source)))
-                pointers.append(Pointer("input", list(inputs).index(number), offset))
+                if number not in places:
+                    places[number] = len(given)
+                    given.append((source.name, _memory_shape(source)))
+                pointers.append(Pointer("input", places[number], offset))
             if len(pointers) < 3:
                 pointers.append(Pointer("constant", 0, 0))
             pointers.append(Pointer("constant", 0, 8 * len(words)))
             words += wish.copy.words
-            number = list(kernels).index(variant)
-            moved = 2 * wish.nbytes
-            steps.append(Step(wish.name, number, wish.copy.chunks, tuple(pointers), 0, moved))
+            chunks, moved = wish.copy.chunks, 2 * wish.nbytes
+            steps.append(Step(wish.name, variants[variant], chunks, tuple(pointers), 0, moved))
         shape = (self.nbytes // 4,)
-        given = tuple(inputs.values())
-        codes = tuple(kernels.values())
-        program = Program(codes, (tuple(steps),), None, None, 0, given, (shape,))
-        return Preparation(self.arrays, values, tuple(inputs), tuple(words), program)
+        program = Program(tuple(kernels), (tuple(steps),), None, None, 0, tuple(given), (shape,))
+        return Preparation(self.arrays, values, tuple(places), tuple(words), program)
 
 
 def _identity(node: Known) -> int:

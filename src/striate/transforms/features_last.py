@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from striate.network.graph import Computed, Concatenated, Graph, Known, Node
+from striate.network.graph import Computed, Derived, Graph, Known, Node
 from striate.notation.ir import (
     Affine,
     Apply,
@@ -16,7 +16,15 @@ from striate.notation.ir import (
     reads,
     walk,
 )
-from striate.transforms.rewrite import derived, fresh, has_reduction, rebuild, transform
+from striate.transforms.rewrite import (
+    copy_of,
+    copying,
+    fresh,
+    has_reduction,
+    rebuild,
+    transform,
+    with_operands,
+)
 
 # Moving an element takes about as long as this many products: fewer don't pay for it.
 PRODUCTS = 8
@@ -42,17 +50,12 @@ def features_last(graph: Graph) -> Graph:
         return made.setdefault((id(node), order), _permuted(node, order))
 
     def change(node: Node, new: Callable[[Node], Node]) -> Node:
-        match node:
-            case Computed():
-                named = tuple((name, new(operand)) for name, operand in node.operands)
-                drawn = replace(node, operands=named)
-                rewritten = _rewritten(drawn, permuted)
-                changes.append(rewritten is not drawn)
-                return rewritten
-            case Concatenated():
-                return replace(node, parts=tuple(new(part) for part in node.parts))
-            case _:
-                return node
+        drawn = with_operands(node, new)
+        if not isinstance(drawn, Computed):
+            return drawn
+        rewritten = _rewritten(drawn, permuted)
+        changes.append(rewritten is not drawn)
+        return rewritten
 
     changes: list[bool] = []
     rewritten = rebuild(graph, change)
@@ -208,16 +211,9 @@ def _permuted(node: Node, order: Order) -> Node:
         access = tuple(equation.output.access[axis] for axis in order)
         output = replace(equation.output, access=access)
         return _computed(node, output, equation.expression, dict(node.operands))
-    names = [f"n{axis}" for axis in range(len(node.shape))]
-    access = tuple(Affine(((name, 1),)) for name in names)
-    extents = tuple((names[axis], node.shape[axis]) for axis in order)
-    output = Read("y", tuple(access[axis] for axis in order))
-    shape = tuple(node.shape[axis] for axis in order)
     if isinstance(node, Known):
-        return derived(node.name, output, Read("x", access), [("x", node)], extents, shape)
-    equation = Equation(output, Read("x", access))
-    statement = Statement(equation, (("x", node.shape),), extents, shape)
-    return Computed(statement, (("x", node),), getattr(node, "label", ""))
+        return Derived(node.name, copying(node.shape, order), (("x", node),))
+    return copy_of(node, order)
 
 
 def _indices(access: Iterable[Affine]) -> set[str]:

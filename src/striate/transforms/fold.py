@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from striate.network.graph import Computed, Concatenated, Derived, Graph, Known, Node
+from striate.network.graph import Computed, Derived, Graph, Known, Node, operands
 from striate.notation.ir import (
     Affine,
     Apply,
@@ -21,6 +21,7 @@ from striate.transforms.rewrite import (
     reads_in_place,
     rebuild,
     transform,
+    with_operands,
 )
 
 
@@ -37,24 +38,20 @@ def fold(graph: Graph) -> Graph:
     single -= {id(output) for output in graph.outputs}
 
     def change(node: Node, new: Callable[[Node], Node]) -> Node:
-        match node:
-            case Computed():
-                old = node
-                node = replace(node, operands=tuple((n, new(o)) for n, o in node.operands))
-                found = _affine_map(node)
-                if found is None:
-                    return node
-                tensor, scale, shift = found
-                producer = dict(node.operands)[tensor]
-                if isinstance(producer, Computed) and id(dict(old.operands)[tensor]) in single:
-                    folded = _into_contraction(producer, scale, shift)
-                    if folded is not None:
-                        return folded
-                return _scale_and_shift(node, tensor, scale, shift)
-            case Concatenated():
-                return replace(node, parts=tuple(new(part) for part in node.parts))
-            case _:
-                return node
+        drawn = with_operands(node, new)
+        if not isinstance(drawn, Computed):
+            return drawn
+        found = _affine_map(drawn)
+        if found is None:
+            return drawn
+        tensor, scale, shift = found
+        producer = dict(drawn.operands)[tensor]
+        alone = {id(new(operand)) for operand in operands(node) if id(operand) in single}
+        if isinstance(producer, Computed) and id(producer) in alone:
+            folded = _into_contraction(producer, scale, shift)
+            if folded is not None:
+                return folded
+        return _scale_and_shift(drawn, tensor, scale, shift)
 
     return rebuild(graph, change)
 

@@ -1,15 +1,15 @@
 """Fuse element-wise work into the equation before it: one kernel where there were several."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from striate.network.graph import Computed, Concatenated, Graph, Node, operands
+from striate.network.graph import Computed, Graph, Node, operands
 from striate.transforms.rewrite import (
     count_uses,
     has_reduction,
     inline,
     reads_in_place,
     rebuild,
+    with_operands,
 )
 
 
@@ -30,15 +30,10 @@ def fuse(graph: Graph) -> Graph:
     single -= {id(output) for output in graph.outputs}
 
     def change(node: Node, new: Callable[[Node], Node]) -> Node:
-        match node:
-            case Computed():
-                candidates = {id(new(o)): depth[id(o)] for _, o in node.operands if id(o) in single}
-                named = tuple((name, new(operand)) for name, operand in node.operands)
-                return _absorb(replace(node, operands=named), candidates)
-            case Concatenated():
-                return replace(node, parts=tuple(new(part) for part in node.parts))
-            case _:
-                return node
+        drawn = with_operands(node, new)
+        if not isinstance(drawn, Computed):
+            return drawn
+        return _absorb(drawn, {id(new(o)): depth[id(o)] for o in operands(node) if id(o) in single})
 
     return rebuild(graph, change)
 

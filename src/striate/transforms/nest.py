@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from striate.network.graph import Computed, Concatenated, Graph, Node
+from striate.network.graph import Computed, Graph, Node, operands
 from striate.notation.ir import (
     Affine,
     Apply,
@@ -25,6 +25,7 @@ from striate.transforms.rewrite import (
     rebuild,
     substitute,
     transform,
+    with_operands,
 )
 
 
@@ -41,16 +42,11 @@ def nest(graph: Graph, pays: Callable[[Statement], bool]) -> Graph:
     uses = count_uses(graph)
 
     def change(node: Node, new: Callable[[Node], Node]) -> Node:
-        match node:
-            case Computed():
-                single = {id(new(o)) for _, o in node.operands if uses[id(o)] == 1}
-                result = replace(node, operands=tuple((n, new(o)) for n, o in node.operands))
-                nested = _nested(result, single)
-                return nested if nested is not None and pays(nested.statement) else result
-            case Concatenated():
-                return replace(node, parts=tuple(new(part) for part in node.parts))
-            case _:
-                return node
+        drawn = with_operands(node, new)
+        if not isinstance(drawn, Computed):
+            return drawn
+        nested = _nested(drawn, {id(new(o)) for o in operands(node) if uses[id(o)] == 1})
+        return nested if nested is not None and pays(nested.statement) else drawn
 
     return rebuild(graph, change)
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from striate.network.graph import Computed, Concatenated, Graph, Node
+from striate.network.graph import Computed, Graph, Node, operands
 from striate.notation.ir import Affine, Apply, Constant, Expression, Read, Reduce, Statement, walk
-from striate.transforms.rewrite import count_uses, rebuild
+from striate.transforms.rewrite import count_uses, rebuild, with_operands
 
 
 def pool_first(graph: Graph, *, reorder: bool) -> Graph:
@@ -26,15 +26,11 @@ def pool_first(graph: Graph, *, reorder: bool) -> Graph:
     uses = count_uses(graph)
 
     def change(node: Node, new: Callable[[Node], Node]) -> Node:
-        match node:
-            case Computed():
-                single = {id(new(o)) for _, o in node.operands if uses[id(o)] == 1}
-                result = replace(node, operands=tuple((n, new(o)) for n, o in node.operands))
-                return _exchanged(result, single) or result
-            case Concatenated():
-                return replace(node, parts=tuple(new(part) for part in node.parts))
-            case _:
-                return node
+        drawn = with_operands(node, new)
+        if not isinstance(drawn, Computed):
+            return drawn
+        single = {id(new(operand)) for operand in operands(node) if uses[id(operand)] == 1}
+        return _exchanged(drawn, single) or drawn
 
     return rebuild(graph, change)
 

@@ -1,9 +1,8 @@
 """Read through copies: who reads a slice or a shuffle of features reads its source instead."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
-from striate.network.graph import Computed, Concatenated, Graph, Node
+from striate.network.graph import Computed, Graph, Node
 from striate.notation.ir import (
     Affine,
     Apply,
@@ -15,7 +14,7 @@ from striate.notation.ir import (
     reads,
     walk,
 )
-from striate.transforms.rewrite import fresh, rebuild, substitute, transform
+from striate.transforms.rewrite import fresh, rebuild, substitute, transform, with_operands
 
 Targets = dict[str, Affine]
 
@@ -33,16 +32,12 @@ def read_through(graph: Graph, *, reorder: bool) -> Graph:
     """
 
     def change(node: Node, new: Callable[[Node], Node]) -> Node:
-        match node:
-            case Computed():
-                result = replace(node, operands=tuple((n, new(o)) for n, o in node.operands))
-                for name, _ in result.operands:
-                    result = _through(result, name, reorder) or result
-                return result
-            case Concatenated():
-                return replace(node, parts=tuple(new(part) for part in node.parts))
-            case _:
-                return node
+        drawn = with_operands(node, new)
+        if not isinstance(drawn, Computed):
+            return drawn
+        for name, _ in drawn.operands:
+            drawn = _through(drawn, name, reorder) or drawn
+        return drawn
 
     return rebuild(graph, change)
 

@@ -1,9 +1,17 @@
 """Rewriting expressions: rename what they mention, put one in the place of a read."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from striate.network.graph import Computed, Derived, Graph, Known, Node, operands
+from striate.network.graph import (
+    Computed,
+    Concatenated,
+    Derived,
+    Graph,
+    Known,
+    Node,
+    operands,
+)
 from striate.notation.ir import (
     Affine,
     Apply,
@@ -199,6 +207,32 @@ def rebuild(graph: Graph, change: Callable[[Node, Callable[[Node], Node]], Node]
     for node in graph.nodes():
         made[id(node)] = change(node, new)
     return Graph(graph.inputs, tuple(new(output) for output in graph.outputs))
+
+
+def with_operands(node: Node, new: Callable[[Node], Node]) -> Node:
+    """`node` on the successors of its operands."""
+    match node:
+        case Computed(_, named, _):
+            return replace(node, operands=tuple((name, new(operand)) for name, operand in named))
+        case Concatenated(parts, _, _):
+            return replace(node, parts=tuple(new(part) for part in parts))
+        case _:
+            return node
+
+
+def copying(shape: Shape, order: Sequence[int] | None = None) -> Statement:
+    """`y[...] = x[...]` of an `x` of `shape`; `order` says which axis of it each of `y`'s is."""
+    order = range(len(shape)) if order is None else order
+    access = [Affine(((f"n{axis}", 1),)) for axis in range(len(shape))]
+    output = Read("y", tuple(access[axis] for axis in order))
+    extents = tuple((f"n{axis}", shape[axis]) for axis in order)
+    equation = Equation(output, Read("x", tuple(access)), extents)
+    return Statement(equation, (("x", shape),), extents, tuple(shape[axis] for axis in order))
+
+
+def copy_of(node: Node, order: Sequence[int] | None = None) -> Computed:
+    """A copy of `node`, its axes in another order if one is given."""
+    return Computed(copying(node.shape, order), (("x", node),), getattr(node, "label", ""))
 
 
 def derived(
