@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from llvmlite import binding
 
+from striate.compiler.codegen import object_code
 from striate.compiler.program import Kernel, Pointer, Program, Step
+from striate.compiler.target import Target
 from striate.runtime import Executable
 from striate.runtime.loader import ObjectCode, load
 
@@ -36,19 +37,14 @@ out:
 """
 
 
-def object_code(name: str) -> bytes:
+def code(name: str) -> bytes:
     """The kernel above as a relocatable object."""
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    target = binding.Target.from_triple(binding.get_process_triple()).create_target_machine(
-        opt=2, reloc="pic", codemodel="small"
-    )
-    return bytes(target.emit_object(binding.parse_assembly(WORK.replace("NAME", name))))
+    return object_code(WORK.replace("NAME", name), Target.named("generic"))
 
 
 def program(phases: int, chunks: int, turns: int) -> Program:
     """`phases` phases of `chunks` chunks of `turns` turns each, without input or output."""
-    kernel = Kernel("work", "by hand", "", "", "", object_code("work"), 64)
+    kernel = Kernel("work", "by hand", "", "", "", code("work"), 64)
     step = Step("work", 0, chunks, (Pointer("constant", 0, 0),), 0, 0)
     turns_block = np.full(16, turns, np.float32)
     return Program((kernel,), ((step,),) * phases, turns_block, None, 0, (), ())
@@ -88,7 +84,7 @@ def main() -> None:
     awake = show("the same by all, team awake", times(shared, 100))
     show("the same by all, team asleep", times(shared, 50, 0.005))
     print(f"{'speedup':46} {alone / awake:9.2f}")
-    codes = [ObjectCode(f"k{number}", object_code(f"k{number}")) for number in range(60)]
+    codes = [ObjectCode(f"k{number}", code(f"k{number}")) for number in range(60)]
     show("loading 60 small kernels", times(lambda: load(codes), 5))
 
 

@@ -1,11 +1,14 @@
 """Hand-written kernels and programs made of them, for the tests of the runtime."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from striate.compiler.codegen import object_code
 from striate.compiler.program import Kernel, Pointer, Program, Step
+from striate.compiler.target import Target
 
 BLOCK = 16
 
@@ -142,16 +145,7 @@ def kernel(name: str, symbol: str | None = None, scratch_bytes: int = 64) -> Ker
 
 def assemble(ir: str, triple: str | None = None) -> bytes:
     """The object code of `ir` for this machine, or for `triple`."""
-    from llvmlite import binding
-
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    if triple:
-        binding.initialize_all_targets()
-        binding.initialize_all_asmprinters()
-    target = binding.Target.from_triple(triple or binding.get_process_triple())
-    machine = target.create_target_machine(opt=2, reloc="pic", codemodel="small")
-    return bytes(machine.emit_object(binding.parse_assembly(ir)))
+    return object_code(ir, replace(Target.named("generic"), triple=triple or ""))
 
 
 def chain(

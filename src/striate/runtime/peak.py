@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from striate.compiler.codegen import object_code
 from striate.compiler.target import Target
+from striate.runtime.loader import ObjectCode, load
 
 _LINE = 64  # bytes of a cache line on every CPU we know
 _UNROLL = 8  # vectors or lines per turn of the loops
@@ -222,23 +224,12 @@ def _folded(operation: str, vector: str, values: list[str]) -> list[str]:
 
 @cache
 def _kernel(name: str, ir: str) -> _Kernel:
-    """Machine code for the function `name(ptr, i32, ...)` of `ir`; the engine lives with it."""
-    import llvmlite.binding as llvm
-
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    target = Target.host()
-    machine = llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=2
-    )
-    module = llvm.parse_assembly(ir)
-    module.verify()
-    engine = llvm.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
-    function = ctypes.CFUNCTYPE(None)(engine.get_function_address(name))
+    """Machine code for the function `name(ptr, i32, ...)` of `ir`."""
+    (code,) = load([ObjectCode(name, object_code(ir, Target.host()))])
+    function = ctypes.CFUNCTYPE(None)(code.address)
 
     def call(gate: int, threads: int, *arguments: int) -> None:
-        _ = engine  # the code lives as long as its engine
+        _ = code  # its memory lives as long as it does
         function(ctypes.c_void_p(gate), ctypes.c_int32(threads), *map(ctypes.c_int64, arguments))
 
     return call

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from striate.compiler.cache import CodeCache
+from striate.compiler.target import Target
 from striate.runtime import team_ir
 from striate.runtime.loader import Function, ObjectCode, load
 from striate.runtime.memory import symbol
@@ -87,18 +88,8 @@ def _object_code() -> bytes:
     cache = CodeCache()
     code = cache.get(key)
     if code is None:
-        code = _compiled(ir)
+        from striate.compiler.codegen import object_code
+
+        code = object_code(ir, Target.named("generic"))
         cache.put(key, code)
     return code
-
-
-def _compiled(ir: str) -> bytes:
-    from llvmlite import binding
-
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    target = binding.Target.from_triple(binding.get_process_triple())
-    machine = target.create_target_machine(opt=2, reloc="pic", codemodel="small")
-    module = binding.parse_assembly(ir)
-    module.verify()
-    return bytes(machine.emit_object(module))
