@@ -45,6 +45,14 @@ def test_a_compiled_network_says_what_its_network_says(tmp_path: Path) -> None:
     made = striate("compile", "efficientnet_lite0", "-o", path)
     assert (made.exit_code, made.stderr) == (0, "")
     assert made.stdout.startswith(f"{path}: efficientnet_lite0, 1")
+    said = striate("compile", "efficientnet_lite0", "-o", path, "--json")
+    assert json.loads(said.stdout) == {
+        "model": "efficientnet_lite0",
+        "input": [1, 224, 224, 3],
+        "algorithm": "auto",
+        "file": str(path),
+        "bytes": path.stat().st_size,
+    }
     plain, compiled = (
         striate("classify", COFFEE, "--model", name) for name in ("efficientnet_lite0", path)
     )
@@ -194,7 +202,7 @@ def test_classify_with_a_weight_file_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_the_default_network_is_the_registrys() -> None:
-    from striate.cli.classify import DEFAULT_MODEL
+    from striate.cli.choices import DEFAULT_MODEL
     from striate.models.registry import DEFAULT
 
     assert DEFAULT_MODEL == DEFAULT
@@ -257,6 +265,10 @@ def test_explain_equation_of_a_layer_and_of_a_module() -> None:
     block = striate("explain", "resnet18", "layer1.0").stdout
     assert f"layer1.0.conv2: {one}" in block
     assert len(block.splitlines()) == 7
+    found = json.loads(striate("explain", "resnet18", "layer1.0", "--json").stdout)
+    forms = {layer: form["text"] for form in found["forms"] for layer in form["layers"]}
+    assert len(forms) == 7
+    assert forms["layer1.0.conv2"] == one.rstrip()
 
 
 @pytest.mark.parametrize(

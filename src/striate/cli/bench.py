@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from striate.cli.choices import Algorithm, AlgorithmOption
+from striate.cli.choices import (
+    Algorithm,
+    AlgorithmOption,
+    BatchOption,
+    InputOption,
+    JsonOption,
+    ModelArgument,
+    ThreadsOption,
+)
 from striate.cli.output import Column, count, duration, print_json, print_table, shape
 
 if TYPE_CHECKING:
@@ -71,19 +79,13 @@ class Report:
 
 
 def bench(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="The network; `striate models` lists them.")
-    ],
+    model: ModelArgument,
     layers: Annotated[bool, typer.Option("--layers", help="Time each layer as well.")] = False,
     sort: Annotated[bool, typer.Option("--sort", help="Longest layers first.")] = False,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads.", show_default="the cores allowed")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images in one run.")] = 1,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    input: Annotated[
-        str | None, typer.Option(metavar="HxW", help="The image's size.", show_default="its own")
-    ] = None,
+    threads: ThreadsOption = None,
+    batch: BatchOption = 1,
+    json: JsonOption = False,
+    input: InputOption = None,
     algorithm: AlgorithmOption = Algorithm.AUTO,
 ) -> None:
     """Measure a network: latency, GFLOP/s, and the share of this CPU's measured peak.

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import typer
 
+from striate.cli.choices import (
+    DEFAULT_MODEL,
+    BatchOption,
+    JsonLinesOption,
+    ThreadsOption,
+    WeightsOption,
+)
 from striate.cli.guard import SOME_FAILED, UNUSABLE, message, say
 from striate.cli.output import print_json
 
 if TYPE_CHECKING:
     from striate.classification import Classification
 
-DEFAULT_MODEL = "efficientnet_lite0"
 STDIN = "-"
 T = TypeVar("T")
 
@@ -41,17 +47,12 @@ def classify(
             help="The network (`striate models` lists them), or a file of `striate compile`.",
         ),
     ] = DEFAULT_MODEL,
-    weights: Annotated[
-        str, typer.Option(metavar="FILE", help="A .pth or .safetensors file, or imagenet.")
-    ] = "imagenet",
+    weights: WeightsOption = "imagenet",
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    json: JsonLinesOption = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print a table of values and commas.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Images in one run of the network.")] = 1,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads of the network.", show_default="the cores allowed"),
-    ] = None,
+    batch: BatchOption = 1,
+    threads: ThreadsOption = None,
 ) -> None:
     """Name what images show, the most probable class first.
 

@@ -5,25 +5,29 @@ from typing import Annotated
 
 import typer
 
-from striate.cli.choices import Algorithm, AlgorithmOption
+from striate.cli.choices import (
+    Algorithm,
+    AlgorithmOption,
+    BatchOption,
+    InputOption,
+    JsonOption,
+    ModelArgument,
+    WeightsOption,
+)
+from striate.cli.output import print_json
 
 
 def compile(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="The network; `striate models` lists them.")
-    ],
+    model: ModelArgument,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FILE", help="Where to write.", show_default=False),
     ],
-    weights: Annotated[
-        str, typer.Option(metavar="FILE", help="A .pth or .safetensors file, or imagenet.")
-    ] = "imagenet",
-    input: Annotated[
-        str | None, typer.Option(metavar="HxW", help="The image's size.", show_default="its own")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images in one run.")] = 1,
+    weights: WeightsOption = "imagenet",
+    input: InputOption = None,
+    batch: BatchOption = 1,
     algorithm: AlgorithmOption = Algorithm.AUTO,
+    json: JsonOption = False,
 ) -> None:
     """Compile a network for this CPU into a file that loads in milliseconds.
 
@@ -35,4 +39,9 @@ def compile(
 
     sizes = input_shape(model, input, batch)
     path = save(create(model, weights), output, sizes, algorithm=algorithm)
-    print(f"{path}: {model}, {path.stat().st_size / 1e6:.1f} MB")
+    size = path.stat().st_size
+    if json:
+        head = {"model": model, "input": list(sizes), "algorithm": str(algorithm)}
+        print_json({**head, "file": str(path), "bytes": size})
+        return
+    print(f"{path}: {model}, {size / 1e6:.1f} MB")

@@ -1,12 +1,20 @@
 """`striate explain`: what a layer is at each stage on its way to machine code."""
 
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from striate.cli.choices import Algorithm, AlgorithmOption
+from striate.cli.choices import (
+    Algorithm,
+    AlgorithmOption,
+    InputOption,
+    JsonOption,
+    ModelArgument,
+)
+from striate.cli.output import print_json
 
 if TYPE_CHECKING:
     from striate.compiler.program import Program
@@ -33,9 +41,7 @@ class TargetName(StrEnum):
 
 
 def explain(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="The network; `striate models` lists them.")
-    ],
+    model: ModelArgument,
     layer: Annotated[
         str, typer.Argument(metavar="LAYER", help="A layer or module, such as layer1.0.conv2.")
     ],
@@ -43,10 +49,9 @@ def explain(
     target: Annotated[
         TargetName | None, typer.Option(help="The CPU to compile for.", show_default="this one")
     ] = None,
-    input: Annotated[
-        str | None, typer.Option(metavar="HxW", help="The image's size.", show_default="its own")
-    ] = None,
+    input: InputOption = None,
     algorithm: AlgorithmOption = Algorithm.AUTO,
+    json: JsonOption = False,
 ) -> None:
     """Show a layer as its equation, its plan, its LLVM code or its assembly.
 
@@ -57,31 +62,47 @@ def explain(
     module, sizes = network(model, input)
     graph = module.trace(sizes, abstract=True)
     if at is Stage.EQUATION:
-        print("\n".join(equations(graph, layer, model)))
+        forms = list(equations(graph, layer, model))
+        lines = [
+            f"{form.layers[0]}: {form.text}" if len(forms) > 1 else form.text for form in forms
+        ]
+        shown = "\n".join(lines)
+    else:
+        from striate.compiler import compile_graph
+        from striate.compiler.target import Target
+
+        kind = Target.named(target.value) if target else Target.host()
+        program = compile_graph(graph, kind, algorithm=algorithm)
+        forms = list(kernel_forms(graph, program, layer, model, at, kind))
+        shown = "\n\n".join(form.text.rstrip() for form in forms)
+    if json:
+        head = {"model": model, "input": list(sizes), "at": str(at)}
+        print_json({**head, "forms": [asdict(form) for form in forms]})
         return
-    from striate.compiler import compile_graph
-    from striate.compiler.target import Target
-
-    kind = Target.named(target.value) if target else Target.host()
-    program = compile_graph(graph, kind, algorithm=algorithm)
-    texts = kernel_texts(graph, program, layer, model, at, kind)
-    print("\n\n".join(text.rstrip() for text in texts))
+    print(shown)
 
 
-def equations(graph: "Graph", layer: str, model: str) -> Iterator[str]:
-    """A line for each layer that `layer` names."""
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What the `layers` that share it are at a stage."""
+
+    layers: tuple[str, ...]
+    text: str
+
+
+def equations(graph: "Graph", layer: str, model: str) -> Iterator[Form]:
+    """The equation of each layer that `layer` names."""
     from striate.cli.networks import equation, layers, matching
 
     nodes = {node.label: node for node in layers(graph)}
     found = matching(list(nodes), layer, model)
     for label in found:
-        prefix = f"{label}: " if len(found) > 1 else ""
-        yield prefix + equation(nodes[label])
+        yield Form((label,), equation(nodes[label]))
 
 
-def kernel_texts(
+def kernel_forms(
     graph: "Graph", program: "Program", layer: str, model: str, at: Stage, target: "Target"
-) -> Iterator[str]:
+) -> Iterator[Form]:
     """The kernels that compute `layer`, each once, at a stage."""
     from striate.cli.networks import layers, matching
     from striate.compiler.codegen import assembly
@@ -103,6 +124,7 @@ def kernel_texts(
         kernel = program.kernels[number]
         head = f"{comment}{', '.join(labels)}: {kernel.schedule} on {target.name}\n"
         if at is Stage.PLAN:
-            yield f"{head}{kernel.equation}\n{kernel.plan}"
+            code = f"{kernel.equation}\n{kernel.plan}"
         else:
-            yield head + (kernel.ir if at is Stage.LLVM else assembly(kernel.ir, target))
+            code = kernel.ir if at is Stage.LLVM else assembly(kernel.ir, target)
+        yield Form(tuple(labels), head + code)

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from striate.cli.choices import Algorithm, AlgorithmOption
+from striate.cli.choices import (
+    Algorithm,
+    AlgorithmOption,
+    BatchOption,
+    InputOption,
+    JsonOption,
+    ModelArgument,
+)
 from striate.cli.output import Column, count, duration, print_json, print_table, shape
 
 if TYPE_CHECKING:
@@ -26,15 +33,11 @@ class Row:
 
 
 def inspect(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="The network; `striate models` lists them.")
-    ],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    model: ModelArgument,
+    json: JsonOption = False,
     time: Annotated[bool, typer.Option("--time", help="Run it and time each kernel.")] = False,
-    input: Annotated[
-        str | None, typer.Option(metavar="HxW", help="The image's size.", show_default="its own")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images in one run.")] = 1,
+    input: InputOption = None,
+    batch: BatchOption = 1,
     algorithm: AlgorithmOption = Algorithm.AUTO,
 ) -> None:
     """Show every layer of a network: its equation, output, parameters, multiply-adds and time.

@@ -1,14 +1,11 @@
 """`striate models`: the networks there are."""
 
-from typing import Annotated
-
-import typer
-
+from striate.cli.choices import JsonLinesOption
 from striate.cli.output import Column, count, print_json, print_table, shape
 
 
 def models(
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """List the networks, with their parameters, multiply-adds of one image, and image size."""
     from striate.models import REGISTRY

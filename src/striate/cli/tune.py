@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from striate.cli.choices import Algorithm, AlgorithmOption
+from striate.cli.choices import (
+    Algorithm,
+    AlgorithmOption,
+    BatchOption,
+    InputOption,
+    JsonOption,
+    ThreadsOption,
+)
 from striate.cli.output import Column, duration, print_json, print_table, progress, shape
 
 if TYPE_CHECKING:
@@ -20,14 +27,10 @@ def tune(
         bool, typer.Option("--forget", help="Forget all that was remembered.")
     ] = False,
     keep: Annotated[bool, typer.Option(help="Remember what is faster.")] = True,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads.", show_default="the cores allowed")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images in one run.")] = 1,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    input: Annotated[
-        str | None, typer.Option(metavar="HxW", help="The image's size.", show_default="its own")
-    ] = None,
+    threads: ThreadsOption = None,
+    batch: BatchOption = 1,
+    json: JsonOption = False,
+    input: InputOption = None,
     algorithm: AlgorithmOption = Algorithm.AUTO,
 ) -> None:
     """Measure which way to compute each layer is the fastest here, and do it so from now on.
