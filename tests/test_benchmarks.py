@@ -9,7 +9,7 @@ import pytest
 from striate.cli.bench import print_layers
 from striate.compiler.program import Kernel, Program, Step
 from striate.compiler.target import Target
-from striate.runtime import peak
+from striate.runtime import peak, roofline
 from striate.runtime.roofline import Limits, attained, timed_phases
 
 
@@ -93,8 +93,31 @@ def test_borders_are_named_where_they_are_alone() -> None:
     assert (third.label, third.flops) == ("(copy)", 0.0)
 
 
-def test_the_better_limits_are_kept() -> None:
-    assert Limits(1.0, 4.0).or_more(Limits(2.0, 3.0)) == Limits(2.0, 4.0)
+def test_layers_and_limits_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are medians of the rounds; of the bandwidth the better one is kept."""
+    turns: list[str] = []
+    times = iter([(2.0, 8.0), (4.0, 16.0), (2.2, 8.2)])
+    peaks = iter([10.0, 5.0, 9.0])
+    bandwidths = iter([3.0, 4.0])
+
+    class Measured:
+        program = two_phase_program()
+        threads = 2
+
+        def profile(self, *_: object, repeat: int) -> tuple[float, ...]:
+            turns.append("network")
+            return next(times)
+
+    def peak(threads: int, seconds: float) -> float:
+        turns.append("peak")
+        return next(peaks)
+
+    monkeypatch.setattr(roofline, "fma_peak", peak)
+    monkeypatch.setattr(roofline, "memory_bandwidth", lambda threads: next(bandwidths))
+    phases, limits = roofline.against_limits(Measured(), rounds=3)  # type: ignore[arg-type]
+    assert turns == ["peak", "network"] * 3
+    assert [phase.seconds for phase in phases] == [2.2, 8.2]
+    assert limits == Limits(9e9, 4.0)
 
 
 def test_the_table_of_layers_ends_with_the_whole(capsys: pytest.CaptureFixture[str]) -> None:

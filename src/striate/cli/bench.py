@@ -124,7 +124,7 @@ def measure(executable: "Executable", layers: bool) -> Report:
     import numpy as np
 
     from striate.runtime.peak import fma_peak
-    from striate.runtime.roofline import Limits, timed_phases
+    from striate.runtime.roofline import Limits, against_limits
 
     _, sizes = executable.program.inputs[0]
     image = np.random.default_rng(0).standard_normal(sizes, np.float32)
@@ -132,10 +132,7 @@ def measure(executable: "Executable", layers: bool) -> Report:
     if not layers:
         limits = Limits(fma_peak(executable.threads) * 1e9, math.inf)
         return Report(executable, times, limits, ())
-    # Measured before and after: what else runs on the machine can only make a limit too low.
-    before = Limits.measured(executable.threads)
-    phases = timed_phases(executable.program, executable.profile(image, repeat=30))
-    limits = before.or_more(Limits.measured(executable.threads))
+    phases, limits = against_limits(executable, image)
     return Report(executable, times, limits, tuple(phases))
 
 

@@ -5,10 +5,13 @@ longer of the two is its roofline. Bytes that a cache still holds come faster th
 small phases may take less.
 """
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from striate.compiler.program import Program
+from striate.network.graph import Array
+from striate.runtime.executable import Executable
 from striate.runtime.peak import fma_peak, memory_bandwidth
 
 
@@ -18,15 +21,6 @@ class Limits:
 
     flops: float
     bandwidth: float
-
-    @classmethod
-    def measured(cls, threads: int, seconds: float = 0.1) -> "Limits":
-        """The limits of `threads` threads, measured now, for about `seconds` each."""
-        return cls(fma_peak(threads, seconds) * 1e9, memory_bandwidth(threads, seconds))
-
-    def or_more(self, other: "Limits") -> "Limits":
-        """The better of two measurements: what else runs can only make one too low."""
-        return Limits(max(self.flops, other.flops), max(self.bandwidth, other.bandwidth))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +51,26 @@ class Timed:
     def least_seconds(self, limits: Limits) -> float:
         """The time that the multiply-adds or the bytes take at the limits, whichever is longer."""
         return max(2 * self.multiply_adds / limits.flops, self.bytes_moved / limits.bandwidth)
+
+
+def against_limits(
+    executable: Executable, *arrays: Array, rounds: int = 15
+) -> tuple[list[Timed], Limits]:
+    """The phases of a network on `arrays`, and what the CPU does at most meanwhile.
+
+    In every round the network and the peak have a turn, and both are the medians of the rounds: a
+    core that runs slower for a while, or lends time to others, is slower for both. Bandwidth is
+    the better of what was measured before and after.
+    """
+    bandwidth = memory_bandwidth(executable.threads)
+    times, peaks = [], []
+    for _ in range(rounds):
+        peaks.append(fma_peak(executable.threads, seconds=0.03) * 1e9)
+        times.append(executable.profile(*arrays, repeat=3))
+    bandwidth = max(bandwidth, memory_bandwidth(executable.threads))
+    seconds = [statistics.median(phase) for phase in zip(*times, strict=True)]
+    phases = timed_phases(executable.program, seconds)
+    return phases, Limits(statistics.median(peaks), bandwidth)
 
 
 def timed_phases(program: Program, seconds: Sequence[float]) -> list[Timed]:
