@@ -1,4 +1,4 @@
-"""A classifier as a filter that passes over larger images: a score of every class at every place."""
+"""A classifier as a filter that passes over larger images: scores of all classes at each place."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from striate.layers import Module
 from striate.layers.arguments import as_float32, check_rank, integer, pair, shape_text
-from striate.network.graph import Graph
 from striate.transforms.dense import Sheet, total_stride
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Geometry:
     def centres(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Where the middles of the windows lie: rows and columns; pixel n runs from n to n + 1."""
         rows, columns = (
-            first + size / 2 + step * np.arange(cells)
+            np.arange(cells, dtype=np.float64) * step + (first + size / 2)
             for first, size, step, cells in zip(
                 self.offset, self.size, self.stride, self.shape, strict=True
             )
@@ -81,6 +80,7 @@ class DenseNetwork:
         window: tuple[int, int],
         stride: tuple[int, int] | None,
         borders: str,
+        margin: tuple[int, int],
         memory: int,
         threads: int | None,
         algorithm: str,
@@ -88,7 +88,7 @@ class DenseNetwork:
         native = model.trace((1, *window, 3))
         self.window = window
         self.stride = stride or total_stride(native)
-        self.borders = borders
+        self.borders, self.margin = borders, margin
         self.memory = memory
         self._options = (threads, algorithm)
         self._sheet = Sheet(native, self.stride)
@@ -106,16 +106,19 @@ class DenseNetwork:
     def geometry_for(self, size: "Pair") -> Geometry:
         """The geometry of the map of an image of `size` (rows, columns). Raises ValueError."""
         image = pair(size, "size")
-        shape = []
-        for pixels, window, stride in zip(image, self.window, self.stride, strict=True):
-            if pixels < window:
-                raise ValueError(
-                    f"the image has {image[0]} x {image[1]} pixels; expected at least the window's "
-                    f"{self.window[0]} x {self.window[1]}: enlarge the image, or give a smaller "
-                    "`size`"
-                )
-            shape.append((pixels - window) // stride + 1)
-        return Geometry(self.window, self.stride, (0, 0), (shape[0], shape[1]))
+        room = [
+            pixels + 2 * margin - window
+            for pixels, margin, window in zip(image, self.margin, self.window, strict=True)
+        ]
+        if min(room) < 0:
+            raise ValueError(
+                f"the image has {image[0]} x {image[1]} pixels; expected at least the window's "
+                f"{self.window[0]} x {self.window[1]}: enlarge the image, or give a smaller "
+                "`size` or a `margin`"
+            )
+        rows, columns = (n // stride + 1 for n, stride in zip(room, self.stride, strict=True))
+        offset = (-self.margin[0], -self.margin[1])
+        return Geometry(self.window, self.stride, offset, (rows, columns))
 
     def __call__(self, images: Array) -> Array:
         """The scores `[b,p,q,j]` of the windows of `images[b,x,y,i]`.
@@ -141,14 +144,19 @@ class DenseNetwork:
         check_rank("dense: image", image.shape, 3, "[x,y,i]")
         geometry = self.geometry_for(image.shape[:2])
         if image.shape[2] != 3:
-            raise ValueError(f"dense: image {shape_text(image.shape)} has no 3 features")
+            raise ValueError(f"dense: image {shape_text(image.shape)} must have 3 features")
+        if any(self.margin):
+            image = np.pad(image, [*((m, m) for m in self.margin), (0, 0)])
         yield from self._cropped(image, geometry) if self.crops else self._sliced(image, geometry)
 
     def _sliced(self, image: Array, geometry: Geometry) -> Iterator[tuple[int, Array]]:
         rows, columns = geometry.shape
         height = self._height(rows, columns)
         run = self._executable((height, columns))
-        pixels = [n + k * (m - 1) for n, k, m in zip(self.window, self.stride, (height, columns), strict=True)]
+        pixels = [
+            n + k * (m - 1)
+            for n, k, m in zip(self.window, self.stride, (height, columns), strict=True)
+        ]
         for strip in self._strips(rows, height):
             top = self.stride[0] * strip.start
             part = image[None, top : top + pixels[0], : pixels[1]]
@@ -202,7 +210,11 @@ class DenseNetwork:
             for first in range(0, columns, CROPS):
                 last = min(first + CROPS, columns)
                 for q in range(first, last):
-                    batch[q - first] = image[geometry.window(p, q)]
+                    # Of the image with its margins.
+                    top, left = p * self.stride[0], q * self.stride[1]
+                    batch[q - first] = image[
+                        top : top + self.window[0], left : left + self.window[1]
+                    ]
                 scores[0, first:last] = run(batch)[0][: last - first]
             yield p, scores
 
@@ -223,6 +235,7 @@ def dense(
     borders: str = "image",
     *,
     size: "Pair | None" = None,
+    margin: "Pair" = 0,
     memory: int = MEMORY,
     threads: int | None = None,
     algorithm: str = "auto",
@@ -238,7 +251,9 @@ def dense(
     A network without padding gives exactly its scores of each window. One with padding sees, with
     borders="image", the window's real surroundings, and zeros only beyond the image: one pass.
     With borders="window" each window has its border of zeros, as a crop has: the classifier runs
-    on every crop, which takes many times longer.
+    on every crop, which takes many times longer. With a `margin` windows start so many pixels
+    before the image and end as many behind it, where there are zeros: half a window has every
+    pixel in the middle of one.
 
     An image whose pass would take more than `memory` bytes is taken in strips, to the same values
     (with algorithm="direct" to the bit). A name stands for a network with its ImageNet weights.
@@ -259,5 +274,6 @@ def dense(
         size = preset.crop
     window = pair(size, "dense: size")
     stride = None if output_stride is None else pair(output_stride, "dense: output_stride")
+    around = pair(margin, "dense: margin", 0)
     limit = integer(memory, "dense: memory", 1)
-    return DenseNetwork(model, window, stride, borders, limit, threads, algorithm)
+    return DenseNetwork(model, window, stride, borders, around, limit, threads, algorithm)

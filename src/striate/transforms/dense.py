@@ -115,7 +115,9 @@ class _Rewriting:
         native = self.sheet.native
         for node in native.nodes():
             self.made[id(node)] = self.successor(node)
-        inputs = tuple(node for given in native.inputs if isinstance(node := self.made[id(given)], Input))
+        inputs = tuple(
+            node for given in native.inputs if isinstance(node := self.made[id(given)], Input)
+        )
         return Graph(inputs, tuple(self.made[id(output)] for output in native.outputs))
 
     def successor(self, node: Node) -> Node:
@@ -220,7 +222,7 @@ class _Rewriting:
 def _dilated(
     along: Affine, step: tuple[str, int], stride: int, fine: int, native: Mapping[str, int]
 ) -> Affine | None:
-    """`along`, by elements `stride` pixels apart, on a grid of `fine` pixels; None if there is none.
+    """`along`, by elements `stride` pixels apart, on a grid of `fine` pixels; None without one.
 
     The window's place is an index that moves by `step` pixels; it replaces the index of this name.
     """

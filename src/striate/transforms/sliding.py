@@ -45,7 +45,7 @@ Roles = tuple[Role, Role]
 class Demand:
     """Where a sliding tensor is read (pixels from the window's start): multiples of `lattice`.
 
-    The window itself reads from `low` to `high`, beyond the tensor of a window where that is padded.
+    The window itself reads from `low` to `high`, beyond its own part where that is padded.
     """
 
     lattice: int = 0
@@ -70,9 +70,9 @@ def roles_of(graph: Graph) -> dict[int, Roles]:
             case Computed():
                 rows, columns = (_role(node, roles, way) for way in DIRECTIONS)
                 # A statement with one output axis for both directions slides along neither.
-                both = isinstance(rows, Sliding) and isinstance(columns, Sliding)
-                if both and rows.axis == columns.axis:
-                    rows = columns = Windowed()
+                match rows, columns:
+                    case Sliding(axis, _), Sliding(other, _) if axis == other:
+                        rows = columns = Windowed()
                 roles[id(node)] = (rows, columns)
             case Concatenated(parts, axis, _):
                 rows, columns = (
@@ -127,7 +127,9 @@ def _joined(roles: list[Role], axis: int) -> Role:
     return Windowed()
 
 
-def demands(graph: Graph, roles: Mapping[int, Roles], stride: Pair) -> dict[int, tuple[Demand, Demand]]:
+def demands(
+    graph: Graph, roles: Mapping[int, Roles], stride: Pair
+) -> dict[int, tuple[Demand, Demand]]:
     """What is asked of every node (by id) where the windows are `stride` pixels apart.
 
     The image itself is asked for every pixel.

@@ -53,7 +53,9 @@ def _joins_axes(statement: Statement) -> bool:
     source = statement.equation.expression
     if not isinstance(source, Read) or len(source.access) <= len(statement.shape):
         return False
-    return not may_be_outside(source, dict(statement.shapes)[source.tensor], dict(statement.extents))
+    return not may_be_outside(
+        source, dict(statement.shapes)[source.tensor], dict(statement.extents)
+    )
 
 
 def _through(node: Computed, tensor: str, copy: Computed) -> Computed | None:
@@ -92,9 +94,7 @@ def _through(node: Computed, tensor: str, copy: Computed) -> Computed | None:
     return Computed(Statement(equation, shapes, extents, statement.shape), named, node.label)
 
 
-def _split(
-    node: Expression, pieces: Targets, source: Read, free: set[str]
-) -> Expression | None:
+def _split(node: Expression, pieces: Targets, source: Read, free: set[str]) -> Expression | None:
     """`node` with reductions over the indices of `pieces` as reductions over what they are made of.
 
     `source` stands where its tensor was read. None where an index is not reduced over.
@@ -121,9 +121,7 @@ def _split(
 def _finer(indices: list[str], pieces: Targets, source: Read) -> list[str]:
     """What `indices` are made of, in the order of the axes of `source`: features are the last."""
     parts = {name for index in indices for name, _ in pieces[index].terms}
-    places = {
-        name: axis for axis, value in enumerate(source.access) for name, _ in value.terms
-    }
+    places = {name: axis for axis, value in enumerate(source.access) for name, _ in value.terms}
     return sorted(parts, key=lambda name: places.get(name, -1))
 
 
