@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from striate.layers import Module
 from striate.layers.arguments import as_float32, check_rank, integer, pair, shape_text
+from striate.network.graph import Graph
 from striate.transforms.dense import Sheet, total_stride
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class DenseNetwork:
         self.crops = borders == "window" and self.reach.padded
         self._classifier = model.trace((CROPS, *window, 3)) if self.crops else native
         self._kept: dict[tuple[int, int], Executable] = {}
+        self._heights: dict[tuple[int, int], int] = {}
 
     @property
     def classes(self) -> int:
@@ -119,6 +121,17 @@ class DenseNetwork:
         rows, columns = (n // stride + 1 for n, stride in zip(room, self.stride, strict=True))
         offset = (-self.margin[0], -self.margin[1])
         return Geometry(self.window, self.stride, offset, (rows, columns))
+
+    def bytes_for(self, size: "Pair") -> int:
+        """The most memory that a map of an image of `size` (rows, columns) takes at once (bytes).
+
+        That is activations, and a strip of the image and of the scores; the weights and the whole
+        of the image and the scores come on top. Raises ValueError.
+        """
+        if self.crops:
+            return self._planned(self._classifier)
+        rows, columns = self.geometry_for(size).shape
+        return self._bytes(self._height(rows, columns), columns)
 
     def __call__(self, images: Array) -> Array:
         """The scores `[b,p,q,j]` of the windows of `images[b,x,y,i]`.
@@ -175,7 +188,14 @@ class DenseNetwork:
             first = last
 
     def _height(self, rows: int, columns: int) -> int:
-        """The rows of cells in a strip: as many as fit into the memory, and alike in all strips."""
+        """The rows of cells in a strip of a map of so many."""
+        key = rows, columns
+        if key not in self._heights:
+            self._heights[key] = self._fitting(rows, columns)
+        return self._heights[key]
+
+    def _fitting(self, rows: int, columns: int) -> int:
+        """As many rows as fit into the memory, and alike in all strips."""
         if self._bytes(rows, columns) <= self.memory:
             return rows
         lost = self.reach.before[0] + self.reach.behind[0]
@@ -194,10 +214,13 @@ class DenseNetwork:
         return -(-(rows - lost) // count) + lost
 
     def _bytes(self, rows: int, columns: int) -> int:
-        """The memory of a pass over so many cells, with its image and its scores."""
+        """The memory of a pass over so many cells."""
+        return self._planned(self._sheet.graph((rows, columns)))
+
+    def _planned(self, graph: Graph) -> int:
+        """The memory of the activations, inputs and outputs of `graph` (bytes)."""
         from striate.compiler.compile import arena_bytes
 
-        graph = self._sheet.graph((rows, columns))
         outer = sum(4 * int(np.prod(node.shape)) for node in (*graph.inputs, *graph.outputs))
         return outer + arena_bytes(graph, algorithm=self._options[1])
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from striate.cli.choices import DEFAULT_MODEL, JsonOption, ThreadsOption, WeightsOption
-from striate.cli.networks import parse_size
 from striate.cli.output import print_json, progress
 
 if TYPE_CHECKING:
@@ -81,6 +80,7 @@ def dense(
     A small scale finds what fills the photo, a large one what is small in it.
     """
     from striate.classification import labels_for, preset_of
+    from striate.cli.networks import parse_size
     from striate.dense_maps import dense as dense_network
     from striate.images import load
     from striate.models import create

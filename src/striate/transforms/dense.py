@@ -232,7 +232,8 @@ def _dilated(
         if stride != fine:
             return None
         return affine([place, *along.terms], along.offset, along.divisor, along.exact)
-    rest = [(i, stride * c // fine) for i, c in along.terms if i != index and native[i] > 1]
+    # An index of one place moves nothing, but schedules look for it in the data.
+    rest = [(i, stride * c // fine if native[i] > 1 else 1) for i, c in along.terms if i != index]
     return affine([place, *rest], stride * along.offset // fine)
 
 
