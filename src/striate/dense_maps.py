@@ -279,7 +279,8 @@ def dense(
     pixel in the middle of one.
 
     An image whose pass would take more than `memory` bytes is taken in strips, to the same values
-    (with algorithm="direct" to the bit); a strip is at least as high as what a window sees. A name stands for a network with its ImageNet weights.
+    (with algorithm="direct" to the bit); a strip is at least as high as what a window
+    sees. A name stands for a network with its ImageNet weights.
     Raises ValueError, TypeError.
     """
     if isinstance(model, str):
