@@ -158,6 +158,15 @@ class Sides(layers.Module):
         return layers.concatenate([self.left(input), self.right(input)], axis=1)
 
 
+class Cut(layers.Module):
+    """All but the first row and the first two columns."""
+
+    def forward(self, input):
+        rows, columns = input.shape[1:3]
+        sizes = {"p": rows - 1, "q": columns - 2}
+        return apply("y[b,p,q,i] = x[b, p+1, q+2, i]", {"x": input}, input, sizes=sizes)
+
+
 class Enlarge(layers.Module):
     """Twice the size."""
 
@@ -173,6 +182,8 @@ OWN = {
     "excited": [layers.Conv2d(3, 4, 3, 2), Excite(), layers.Conv2d(4, 4, 3)],
     "placed": [layers.Conv2d(3, 4, 3, 2), Placed(), layers.Conv2d(4, 4, 3, 2)],
     "side by side": [layers.Conv2d(3, 4, 3, 2), Sides(), layers.MaxPool2d(2)],
+    # Reads at multiples of eight pixels, and two or four beside them.
+    "cut": [layers.Conv2d(3, 4, 3, 2), Cut(), layers.Conv2d(4, 4, 1, 4)],
     "averaged": [layers.Conv2d(3, 4, 3), layers.AvgPool2d(3, 2)],
 }
 
