@@ -108,13 +108,13 @@ class Evaluation:
         raise NotImplementedError(node)
 
     def reduce(self, kind, indices, body, bound):
-        result = np.float32(IDENTITY[kind])
+        result, count = np.float32(IDENTITY.get(kind, 0)), 0
         for values in product(*[range(self.extents[index]) for index in indices]):
             value, inside = self.expression(body, bound | dict(zip(indices, values, strict=True)))
             if inside is not True:
-                value = np.where(inside, value, np.float32(IDENTITY[kind]))
-            result = COMBINE[kind](result, value)
-        return result
+                value = np.where(inside, value, np.float32(IDENTITY.get(kind, 0)))
+            result, count = COMBINE.get(kind, np.add)(result, value), count + inside
+        return result / np.maximum(count, 1) if kind == "mean" else result
 
     def products(self, indices, left, right, bound):
         accesses = (*left.access, *right.access)

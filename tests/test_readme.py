@@ -47,6 +47,7 @@ def test_command_works(command: str) -> None:
 def test_there_are_commands() -> None:
     assert {command.split()[1] for command in commands()} == {
         "classify",
+        "dense",
         "models",
         "inspect",
         "explain",

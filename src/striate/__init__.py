@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from striate import images, layers, models, notation, weights
     from striate.classification import Classification, Guess, classify
+    from striate.dense_maps import DenseNetwork, Geometry, dense
     from striate.layers import (
         Module,
         Sequential,
@@ -40,6 +41,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Classification",
     "CompiledNetwork",
+    "DenseNetwork",
+    "Geometry",
     "Guess",
     "Module",
     "Sequential",
@@ -50,6 +53,7 @@ __all__ = [
     "classify",
     "concatenate",
     "conv2d",
+    "dense",
     "dropout",
     "equation",
     "flatten",
@@ -76,6 +80,7 @@ _FOLDERS = frozenset(["images", "layers", "models", "notation", "weights"])
 _HOMES = {
     "striate.weights.artifact": frozenset(["CompiledNetwork", "load", "save"]),
     "striate.classification": frozenset(["Classification", "Guess", "classify"]),
+    "striate.dense_maps": frozenset(["DenseNetwork", "Geometry", "dense"]),
 }
 
 

@@ -124,12 +124,27 @@ class Classifier:
                 "the network's scores are not finite numbers; its weights or its input are damaged"
             )
         order = np.argsort(-scores, kind="stable")[:top]
-        labels = self.labels if len(self.labels) == len(scores) else None
+        labels = labels_for(len(scores), self.labels)
         result = []
         for index, probability in zip(order.tolist(), softmax(scores)[order].tolist(), strict=True):
-            label = labels[index] if labels else Label(f"class {index}")
+            label = labels[index]
             result.append(Guess(index, label.name, label.synset, probability))
         return tuple(result)
+
+
+def labels_for(classes: int, known: Sequence[Label] | None = None) -> Sequence[Label]:
+    """The labels of so many classes: the `known` (ImageNet's) if they are as many, or numbers."""
+    known = imagenet_labels() if known is None else known
+    if len(known) == classes:
+        return known
+    return [Label(f"class {index}") for index in range(classes)]
+
+
+def imagenet_labels() -> list[Label]:
+    """The classes of ImageNet, by number."""
+    from striate.images import class_names
+
+    return [Label(known.name, known.synset) for known in class_names()]
 
 
 def softmax(scores: Array) -> NDArray[np.float64]:
@@ -245,13 +260,12 @@ def of_module(
 
 
 def _classifier(network: Network, preset: "Preset") -> Classifier:
-    from striate.images import class_names, load
+    from striate.images import load
 
     def prepare(image: object) -> Array:
         return preset(load(cast("Source", image)))
 
-    labels = [Label(known.name, known.synset) for known in class_names()]
-    return Classifier(network, prepare, labels)
+    return Classifier(network, prepare, imagenet_labels())
 
 
 def preset_of(module: "Module") -> "Preset":

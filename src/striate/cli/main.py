@@ -11,6 +11,7 @@ import striate
 from striate.cli.bench import bench
 from striate.cli.classify import classify
 from striate.cli.compile import compile
+from striate.cli.dense import dense
 from striate.cli.explain import explain
 from striate.cli.guard import DONE, INTERRUPTED, UNUSABLE, discard_output, guarded, message, say
 from striate.cli.inspect import inspect
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (classify, models, inspect, explain, bench, tune, race, compile):
+for command in (classify, dense, models, inspect, explain, bench, tune, race, compile):
     app.command()(guarded(command))
 
 

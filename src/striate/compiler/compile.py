@@ -52,6 +52,12 @@ def compile_graph(
     return program if part is None else repeated(program, parts)
 
 
+def arena_bytes(graph: Graph, target: Target | None = None, *, algorithm: str = "auto") -> int:
+    """The memory that the activations of `graph` would take (bytes); no code is written."""
+    target = target or Target.host()
+    return make_plan(_transformed(graph, target, algorithm), target, algorithm).arena_bytes
+
+
 def _with_code(program: Program, made: Mapping[str, bytes]) -> Program:
     """The program with the code that its kernels lacked, which the cache now has."""
     for digest, code in made.items():

@@ -7,6 +7,9 @@ from importlib.resources import files
 
 from striate.images.errors import UnknownClassError
 
+# Classes that a message names before it counts the others.
+LISTED = 8
+
 
 @dataclass(frozen=True, slots=True)
 class ClassName:
@@ -32,7 +35,8 @@ def class_names() -> tuple[ClassName, ...]:
 def find_class(query: str | int) -> ClassName:
     """The class with this number, synset or name, or else with this synonym, in any case.
 
-    Raises UnknownClassError: with suggestions where there is none, with all where there are two.
+    A part of names will do where one class alone has it: the beginning, or else any part. Raises
+    UnknownClassError: with suggestions where there is none, with all where there are several.
     """
     everything = class_names()
     text = str(query).strip()
@@ -43,16 +47,31 @@ def find_class(query: str | int) -> ClassName:
             )
         return everything[int(text)]
     found = _by_name().get(text.casefold(), ())
+    how = "is the name" if found else "stands in names"
+    found = found or _partly(text.casefold())
     # Cardigan is a dog, a cardigan is not.
     same_case = [one for one in found if one.name == text]
     if len(found) == 1 or same_case:
         return (same_case or found)[0]
     if found:
-        listed = " and ".join(f"{one.index} ({', '.join(one.synonyms)})" for one in found)
-        raise UnknownClassError(f"{text!r} is the name of classes {listed}; give the number")
+        listed = [f"{one.index} ({', '.join(one.synonyms)})" for one in found[:LISTED]]
+        if len(found) > LISTED:
+            listed.append(f"{len(found) - LISTED} more")
+        raise UnknownClassError(
+            f"{text!r} {how} of classes {' and '.join(listed)}; give the number"
+        )
     close = get_close_matches(text.casefold(), list(_by_name()), n=3)
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
     raise UnknownClassError(f"there is no class {text!r}{hint}")
+
+
+def _partly(text: str) -> tuple[ClassName, ...]:
+    """The classes with a name or synonym that begins with `text`, or else that holds it."""
+    if not text:
+        return ()
+    names = [(one, name.casefold()) for one in class_names() for name in one.synonyms]
+    begin = dict.fromkeys(one for one, name in names if name.startswith(text))
+    return tuple(begin or dict.fromkeys(one for one, name in names if text in name))
 
 
 @cache

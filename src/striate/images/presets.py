@@ -39,11 +39,16 @@ class Preset(PresetData):
         size = (self.resize, int(self.resize * long / short))
         if width > height:
             size = size[::-1]
-        if size != image.size:
-            image = image.resize(size, _FILTERS[self.interpolation])
+        image = self.resized(image, size[::-1])
         left, top = _first(size[0], self.crop), _first(size[1], self.crop)
         # Outside the image Pillow's crop is black: that is the padding of a smaller image.
         return image.crop((left, top, left + self.crop, top + self.crop))
+
+    def resized(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """The image with `size` (rows, columns) pixels."""
+        if size == image.size[::-1]:
+            return image
+        return image.resize(size[::-1], _FILTERS[self.interpolation])
 
     def normalize(self, image: Image.Image) -> NDArray[np.float32]:
         """The pixels as float32[x, y, i], each step rounded to float32 as torch rounds it."""

@@ -1,5 +1,7 @@
 """Pooling: the largest or the mean value of windows."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +21,8 @@ from striate.notation import parse, resolve
 MAX_POOL = "y[b,p,q,i] = max[u,v](x[b, s*p+d*u-a, t*q+e*v-c, i])"
 SUM_POOL = "y[b,p,q,i] = sum[u,v](x[b, s*p+d*u-a, t*q+e*v-c, i])"
 AVERAGE_POOL = SUM_POOL + " / n"
-CLAMPED_AVERAGE_POOL = SUM_POOL + " * R[p] * C[q]"
+MEAN_POOL = SUM_POOL.replace("sum", "mean")
+PAD = "y[b,p,q,i] = x[b, p-a, q-c, i]"
 GLOBAL_AVERAGE = "y[b,i] = sum[u,v](x[b,u,v,i]) / n"
 AVERAGE_ROWS = "y[b,p,q,i] = sum[u](R[p,u] * x[b,u,q,i])"
 AVERAGE_COLUMNS = "y[b,p,q,i] = sum[v](C[q,v] * x[b,p,v,i])"
@@ -79,7 +82,6 @@ def avg_pool2d(
         parse(SUM_POOL, sizes=sizes, **steps), {"x": (1, h, w, features)}, ceil_mode=ceil_mode
     )
     _, rows, columns, _ = statement.shape
-    operands: dict[str, Operand | None] = {"x": input}
     text = AVERAGE_POOL
     if divisor_override is not None:
         steps |= {"n": integer(divisor_override, "avg_pool2d: divisor_override", 1)}
@@ -90,14 +92,15 @@ def avg_pool2d(
         if np.ptp(taps) == 0 and np.ptp(across) == 0:
             steps |= {"n": int(taps[0] * across[0])}
         else:
-            text = CLAMPED_AVERAGE_POOL
-            operands |= {"R": _reciprocal(taps), "C": _reciprocal(across)}
+            text = MEAN_POOL
+            if include:
+                # A mean leaves out what lies beyond its tensor: the padding has to be within.
+                input, steps = _padded(input, steps, layout), steps | {"a": 0, "c": 0}
     return apply(
         text,
-        operands,
+        {"x": input},
         input,
-        sizes=sizes,
-        ceil_mode=ceil_mode,
+        sizes=sizes | {"p": rows, "q": columns},
         layout=layout,
         label="avg_pool2d",
         constants=steps,
@@ -181,5 +184,12 @@ def _counts(
     return counts
 
 
-def _reciprocal(counts: NDArray[np.int64]) -> Array:
-    return (1.0 / counts).astype(np.float32)
+def _padded(input: T, steps: Mapping[str, int], layout: Layout) -> T:
+    """`input` with a border of zeros as wide as the window's padding."""
+    _, h, w, _ = image_shape("avg_pool2d: input", tuple(input.shape), layout)
+    a, c = steps["a"], steps["c"]
+    sizes = {"p": h + 2 * a, "q": w + 2 * c}
+    constants = {"a": a, "c": c}
+    return apply(
+        PAD, {"x": input}, input, sizes=sizes, layout=layout, label="pad", constants=constants
+    )
