@@ -12,12 +12,12 @@ and a fully connected layer a convolution (`unflatten`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from striate.network.graph import Computed, Concatenated, Graph, Input, Node
 from striate.notation.access import affine
 from striate.notation.ir import Affine, Equation, Expression, Read, Shape, Statement
-from striate.transforms.rewrite import fresh, transform
+from striate.transforms.rewrite import copy_of, fresh, transform
 from striate.transforms.sliding import (
     DIRECTIONS,
     Demand,
@@ -139,12 +139,7 @@ class _Rewriting:
         roles = self.sheet.roles[id(whole)]
         if self.sheet.roles[id(part)] == roles and lattice[0] == lattice[1]:
             return self.made[id(part)]
-        indices = [f"n{axis}" for axis in range(len(part.shape))]
-        access = tuple(affine([(index, 1)]) for index in indices)
-        extents = tuple(zip(indices, part.shape, strict=True))
-        equation = Equation(Read("y", access), Read("x", access), extents)
-        statement = Statement(equation, (("x", part.shape),), extents, part.shape)
-        return self.computed(Computed(statement, (("x", part),), whole.label), roles, whole)
+        return self.computed(replace(copy_of(part), label=whole.label), roles, whole)
 
     def asked(self, node: Node) -> tuple[Demand, Demand]:
         return self.sheet.demands.get(id(node), (Demand(), Demand()))

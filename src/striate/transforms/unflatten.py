@@ -1,9 +1,8 @@
 """Read through flattening: a sum over flat features as a sum over rows, columns and features."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
-from striate.network.graph import Computed, Concatenated, Graph, Node
+from striate.network.graph import Computed, Graph, Node
 from striate.notation.access import affine, may_be_outside
 from striate.notation.ir import (
     Affine,
@@ -17,7 +16,7 @@ from striate.notation.ir import (
     walk,
 )
 from striate.notation.substitute import compose, substitute
-from striate.transforms.rewrite import fresh, rebuild
+from striate.transforms.rewrite import fresh, rebuild, with_operands
 
 Targets = Mapping[str, Affine]
 
@@ -33,17 +32,13 @@ def unflatten(graph: Graph) -> Graph:
     """
 
     def change(node: Node, new: Callable[[Node], Node]) -> Node:
-        match node:
-            case Computed():
-                node = replace(node, operands=tuple((n, new(o)) for n, o in node.operands))
-                for name, operand in node.operands:
-                    if isinstance(operand, Computed) and _joins_axes(operand.statement):
-                        node = _through(node, name, operand) or node
-                return node
-            case Concatenated():
-                return replace(node, parts=tuple(new(part) for part in node.parts))
-            case _:
-                return node
+        drawn = with_operands(node, new)
+        if not isinstance(drawn, Computed):
+            return drawn
+        for name, operand in drawn.operands:
+            if isinstance(operand, Computed) and _joins_axes(operand.statement):
+                drawn = _through(drawn, name, operand) or drawn
+        return drawn
 
     return rebuild(graph, change)
 
