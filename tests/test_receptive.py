@@ -121,7 +121,9 @@ class Thin:
 
     def centred(self, read, along):
         """Offsets along other axes move what has only one place."""
-        access = [v if {i for i, _ in v.terms} & along else replace(v, offset=0) for v in read.access]
+        access = [
+            v if {i for i, _ in v.terms} & along else replace(v, offset=0) for v in read.access
+        ]
         return replace(read, access=tuple(access))
 
     def rewritten(self, expression, along):

@@ -89,6 +89,14 @@ class Field:
         """The first pixel of cell 0's field, negative in the padding; None as for `stride`."""
         return None if self.window is None else self.window.offset
 
+    def centre(self, cell: int) -> float:
+        """The middle of the pixels that `cell` sees, in an image without end if that is known."""
+        if self.window is not None:
+            middle = (self.window.low + self.window.high) / 2
+            return float(middle + self.window.stride * cell)
+        seen = self.pixels(cell)
+        return (seen.start + seen.stop - 1) / 2
+
     def pixels(self, cell: int) -> range:
         """The pixels from the first to the last that `cell` depends on; none if it is constant."""
         if not 0 <= cell < self.cells:

@@ -1,51 +1,24 @@
 """The race as a picture: every peer's time over ours, a panel for each batch and thread count."""
 
-import io
 import math
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 
-from striate.race.cases import UnavailableError
+from striate.pictures.figures import encoded, look
 from striate.race.engines import OURS
 from striate.race.heats import Heat
 from striate.race.report import Results, course_title
 
-SUFFIXES = (".svg", ".png")
 # Colours that differ for colour-blind eyes too (Wong, Nature Methods 8, 2011), and shapes.
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
 _COLUMNS = 2
 
 
-def check(path: Path) -> None:
-    """Raises ValueError if no picture can be drawn into `path`."""
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"--plot is {path}, expected a name that ends in {' or '.join(SUFFIXES)}")
-    if find_spec("matplotlib") is None:
-        raise UnavailableError("--plot needs matplotlib: pip install 'striate[race]'")
-
-
 def draw(results: Results, suffix: str) -> bytes:
     """The picture as the bytes of a file with `suffix`; the same for the same results."""
-    matplotlib = import_module("matplotlib")
-    # Text stays text, in one font: a small file, sharp at any size.
-    settings = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "striate",
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-    }
-    with matplotlib.rc_context(settings):
-        figure = _figure(results)
-        file = io.BytesIO()
-        dateless = {"metadata": {"Date": None}} if suffix == ".svg" else {}
-        figure.savefig(file, format=suffix[1:], dpi=100, **dateless)
-    content = file.getvalue()
-    if suffix == ".svg":  # a sixth of it is indentation
-        content = b"\n".join(line.strip() for line in content.splitlines())
-    return content
+    with look():
+        return encoded(_figure(results), suffix)
 
 
 def _figure(results: Results) -> ModuleType:
