@@ -211,9 +211,13 @@ def _module(model: str | Module) -> tuple[Module, str]:
 
 
 def _size(size: int | Sequence[int] | None, name: str) -> tuple[int, int]:
-    from striate.models import find
+    from striate.models import find, names
 
-    return find(name).input if size is None else pair(size, "inspect: size")
+    if size is not None:
+        return pair(size, "inspect: size")
+    if name not in names():
+        raise ValueError(f"{name} has no size of its own; expected size=(rows, columns) in pixels")
+    return find(name).input
 
 
 def _parameters(module: Module, every: Sequence[Layer]) -> dict[Node, int]:

@@ -29,7 +29,7 @@ class Window:
     """In an image without end, cell p sees the pixels from `low + stride*p` to `high + stride*p`.
 
     Both ends are rounded inwards, for a division in an access (an upsampled layer) may leave a
-    fraction.
+    fraction; then the window holds what any cell sees, and most see less.
     """
 
     low: Fraction

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ROW, _HEAD, _FOOT, _GAP = 14, 42, 14, 12
-_CHARACTER, _MOST_NAME = 4.6, 220
+# Pixels for each character of a name, and the most that are shown of it.
+_CHARACTER, _MOST = 4.9, 40
 # What a bar leaves free for the number at its end.
 _NUMBER = 46
 
@@ -38,7 +39,8 @@ class Costs:
 
     def draw(self, figure: "Figure", top: float, height: float) -> None:
         """Draw it with its upper edge `top` pixels under that of a figure of so many pixels."""
-        left = min(_CHARACTER * max(map(len, self.names)), _MOST_NAME) + 14
+        names = [name if len(name) <= _MOST else f"…{name[1 - _MOST :]}" for name in self.names]
+        left = _CHARACTER * max(map(len, names)) + 20
         width = (WIDTH - left - _GAP) / len(self.columns) - _GAP
         colours = (BLUE, PINK, GREEN, ORANGE)
         for number, column in enumerate(self.columns):
@@ -54,8 +56,8 @@ class Costs:
                 bars.text(value + space, row, text, fontsize=6.2, va="center_baseline")
             bars.set_title(column.title, fontsize=8, loc="left", pad=5)
             bars.set_xticks([])
-            names = self.names if number == 0 else [""] * len(self.names)
-            bars.set_yticks(range(len(self.names)), names, fontsize=6.2)
+            shown = names if number == 0 else [""] * len(names)
+            bars.set_yticks(range(len(names)), shown, fontsize=6.2)
             bars.tick_params(length=0)
             for side in ("top", "right", "bottom"):
                 bars.spines[side].set_visible(False)

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 from striate.pictures.figures import encoded, look
 from striate.race.engines import OURS
 from striate.race.heats import Heat
 from striate.race.report import Results, course_title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Colours that differ for colour-blind eyes too (Wong, Nature Methods 8, 2011), and shapes.
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
@@ -21,13 +24,15 @@ def draw(results: Results, suffix: str) -> bytes:
         return encoded(_figure(results), suffix)
 
 
-def _figure(results: Results) -> ModuleType:
+def _figure(results: Results) -> "Figure":
+    from matplotlib.figure import Figure
+
     courses = results.courses()
     columns = min(_COLUMNS, len(courses))
     rows = -(-len(courses) // columns)
     networks = max(len(results.on(*course)) for course in courses)
     size = (1.6 + 4.0 * columns, 0.9 + rows * (0.9 + 0.24 * networks))
-    figure = import_module("matplotlib.figure").Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     panels = [panel for row in grid for panel in row]
     peers = [name for name in results.versions if name != OURS]
@@ -39,11 +44,10 @@ def _figure(results: Results) -> ModuleType:
     figure.supxlabel("time over Striate's (right of the line: slower)", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-    made: ModuleType = figure
-    return made
+    return figure
 
 
-def _panel(panel: ModuleType, heats: Sequence[Heat], peers: Sequence[str]) -> None:
+def _panel(panel: "Axes", heats: Sequence[Heat], peers: Sequence[str]) -> None:
     """A row for each network, a mark for each peer, and a line where Striate is."""
     panel.axvline(1.0, color="black", linewidth=1.2, label=OURS)
     for number, name in enumerate(peers):
