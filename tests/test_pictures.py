@@ -100,7 +100,11 @@ def test_an_overview_is_a_file_of_its_kind_and_the_same_every_time(suffix, tmp_p
         (
             "field",
             ["--image", COFFEE, "--layer", "_blocks.4", "--cell", "0,27"],
-            ["cell 0, 27 of 28×28", "sees 51×51 pixels, every 8", "rows 0 to 26, columns 194 to"],
+            [
+                "cell 0, 27 of 28×28",
+                "sees 67×67 pixels, every 8",
+                "rows 0 to 40, columns 190 to 223",
+            ],
         ),
         ("cam", ["--image", COFFEE], ["espresso (95.", "class-activation map of relu6_1"]),
         ("cam", ["--image", COFFEE, "--class", "cup"], ["cup (", "contribution to the class"]),

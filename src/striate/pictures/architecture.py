@@ -4,7 +4,6 @@ A layered drawing of its own: what the outline calls a unit has an entry and an 
 lanes between them, joins are bars across their lanes. All lines go down or across.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,18 +12,17 @@ from typing import TYPE_CHECKING, Literal
 from striate.network.outline import Block, Kind, Unit
 from striate.notation.ir import Shape
 from striate.pictures.figures import GREY, WIDTH, canvas
+from striate.pictures.lanes import BOX, GAP, Lanes, divided
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Pixels: a box's height, what lies between boxes, a lane that only a line takes, a bar that joins.
-_HIGH, _GAP, _ACROSS = 16, 9, 7
-_LINE_LANE, _BAR = 18, 11
-# Between units, where the module's name and the shape stand; around a column; the title's line.
-_HEAD, _SHORT_HEAD, _GUTTER, _TITLE, _LEGEND = 22, 14, 18, 30, 26
+# Pixels: around a column, the title's line, the legend's, the arrow at the end.
+_GUTTER, _TITLE, _LEGEND, _END = 18, 30, 26, 14
 _CHARACTER, _REPEATS = 4.7, 24
 _MOST_COLUMNS = 6
+# Points.
 _SMALL, _TINY = 6.4, 5.8
 
 _COLOURS = {
@@ -39,119 +37,6 @@ _COLOURS = {
 
 
 @dataclass(frozen=True)
-class _Lanes:
-    """Where the blocks of a unit lie: lanes of boxes, then lanes of mere lines; rows from the top.
-
-    Places are pixels from the middle of the lanes of boxes.
-    """
-
-    unit: Unit
-    entry: Shape
-
-    @cached_property
-    def rows(self) -> list[int]:
-        """The row of each block: one below the lowest that it reads."""
-        found: list[int] = []
-        for block in self.unit.blocks:
-            found.append(1 + max([found[n] for n in block.operands if n >= 0], default=-1))
-        return found
-
-    @cached_property
-    def _taken(self) -> tuple[list[list[int]], list[tuple[int, int]], int]:
-        """The lanes under each block, the (source, reader) that have a line's, and how many boxes'.
-
-        A line takes its own lane where boxes stand in its way.
-        """
-        blocks = self.unit.blocks
-        lanes: list[list[int]] = [[] for _ in blocks]
-        lines: list[tuple[int, int]] = []
-        count = 0
-
-        def visit(number: int) -> None:
-            nonlocal count
-            own = []
-            for source in blocks[number].operands:
-                if source >= 0 and not lanes[source]:
-                    visit(source)
-                    own += lanes[source]
-                elif self.rows[number] - (self.rows[source] if source >= 0 else -1) > 1:
-                    lines.append((source, number))
-            if not own:
-                own.append(count)
-                count += 1
-            lanes[number] = own
-
-        visit(len(blocks) - 1)
-        return lanes, lines, count
-
-    @cached_property
-    def box(self) -> float:
-        """The width of a box: that of the longest text in the unit."""
-        return max(44.0, 5.0 * max(len(block.text) for block in self.unit.blocks) + 9)
-
-    @property
-    def half(self) -> float:
-        """Half the width of the lanes of boxes."""
-        return self._taken[2] * (self.box + _ACROSS) / 2
-
-    @property
-    def right(self) -> float:
-        """The right edge of all lanes."""
-        return self.half + _LINE_LANE * len(self._taken[1])
-
-    def middle(self, number: int) -> float:
-        """The middle of a block: that of who reads it, but a join is as wide as all it reads."""
-        lines = self._taken[1]
-        readers = [
-            k
-            for k, block in enumerate(self.unit.blocks)
-            if number in block.operands and (number, k) not in lines
-        ]
-        alone = [k for k in readers if len(self.unit.blocks[k].operands) == 1]
-        if len(readers) > 1 or alone:
-            return sum(map(self.middle, readers)) / len(readers)
-        lanes = self._taken[0][number]
-        return (lanes[0] + lanes[-1] + 1) * (self.box + _ACROSS) / 2 - self.half
-
-    def line(self, source: int, reader: int) -> float | None:
-        """Where the line between them comes down, if it has a lane of its own."""
-        lines = self._taken[1]
-        if (source, reader) not in lines:
-            return None
-        return self.half + _LINE_LANE * (lines.index((source, reader)) + 0.4)
-
-    def span(self, number: int) -> tuple[float, float]:
-        """The first and the last place where a line comes down on a block."""
-        places = [self.middle(number)]
-        for source in self.unit.blocks[number].operands:
-            line = self.line(source, number)
-            places.append(line if line is not None else self.middle(max(source, 0)))
-        return min(places), max(places)
-
-    @property
-    def head(self) -> float:
-        """The room above the unit; a single box has its name beside it."""
-        return _HEAD if len(self.unit.blocks) > 1 else _SHORT_HEAD
-
-    @property
-    def margin(self) -> float:
-        """The room within the unit above and below its blocks."""
-        return _GAP if len(self.unit.blocks) > 1 else 0
-
-    def row_height(self, row: int) -> int:
-        """The height of the highest block in a row."""
-        pairs = zip(self.unit.blocks, self.rows, strict=True)
-        kinds = {block.kind for block, at in pairs if at == row}
-        return _BAR if kinds == {Kind.JOIN} else _HIGH
-
-    @property
-    def height(self) -> float:
-        """The height of the unit."""
-        rows = range(max(self.rows) + 1)
-        return sum(map(self.row_height, rows)) + _GAP * (len(rows) - 1) + 2 * self.margin
-
-
-@dataclass(frozen=True)
 class Architecture:
     """The drawing of a network's units under a title."""
 
@@ -159,13 +44,13 @@ class Architecture:
     units: tuple[Unit, ...]
 
     @cached_property
-    def columns(self) -> list[list[_Lanes]]:
+    def columns(self) -> list[list[Lanes]]:
         """The units in columns of about equal height: as many as fit beside each other."""
         entries = [(), *[unit.shape for unit in self.units]]
-        every = [_Lanes(unit, entry) for unit, entry in zip(self.units, entries, strict=False)]
+        every = [Lanes(unit, entry) for unit, entry in zip(self.units, entries, strict=False)]
         best = [every]
         for count in range(2, _MOST_COLUMNS + 1):
-            columns = _divided(every, count)
+            columns = divided(every, count)
             if sum(map(_column_width, columns)) + _GUTTER * (count + 1) > WIDTH:
                 break
             best = columns
@@ -196,7 +81,7 @@ class Architecture:
             left += width + spare
         self._legend(pad)
 
-    def _column(self, pad: "Axes", column: Sequence[_Lanes], left: float, width: float) -> float:
+    def _column(self, pad: "Axes", column: Sequence[Lanes], left: float, width: float) -> float:
         """One column; gives the place where it ends."""
         middle, y = left + width / 2, float(_TITLE)
         shape: Shape = ()
@@ -208,14 +93,14 @@ class Architecture:
                     _note(pad, left + width, below, _sizes(lanes.entry), "right")
                 shape = lanes.entry
                 y += lanes.head
-                beside = y + _HIGH / 2 if len(lanes.unit.blocks) == 1 else below
+                beside = y + BOX / 2 if len(lanes.unit.blocks) == 1 else below
                 _note(pad, left, beside, _name(lanes.unit), "left")
             _unit(pad, lanes, middle, y)
             y += lanes.height
         last = self.units[-1]
         if column[-1].unit is last:
-            _down(pad, middle, y, y + _SHORT_HEAD)
-            _note(pad, left + width, y + _SHORT_HEAD / 2, _sizes(last.shape), "right")
+            _down(pad, middle, y, y + _END)
+            _note(pad, left + width, y + _END / 2, _sizes(last.shape), "right")
         return y
 
     def _legend(self, pad: "Axes") -> None:
@@ -244,7 +129,7 @@ def _sizes(shape: Shape) -> str:
     return "×".join(map(str, shape[1:]))
 
 
-def _column_width(column: Sequence[_Lanes]) -> float:
+def _column_width(column: Sequence[Lanes]) -> float:
     """Wide enough for its boxes, and for the names and shapes on both sides of its middle line."""
     half = 0.0
     for lanes in column:
@@ -255,27 +140,11 @@ def _column_width(column: Sequence[_Lanes]) -> float:
     return 2 * half
 
 
-def _column_height(column: Sequence[_Lanes]) -> float:
+def _column_height(column: Sequence[Lanes]) -> float:
     return sum(lanes.height + lanes.head for lanes in column) + 12
 
 
-def _divided(every: Sequence[_Lanes], count: int) -> list[list[_Lanes]]:
-    """At most `count` columns, the highest of them about as low as can be."""
-    heights = [lanes.height + lanes.head for lanes in every]
-    limit = sum(heights) / count
-    while True:
-        cuts, used = [0], 0.0
-        for place, height in enumerate(heights):
-            if used and used + height > limit:
-                cuts.append(place)
-                used = 0.0
-            used += height
-        if len(cuts) <= count:
-            return [list(every[a:b]) for a, b in itertools.pairwise([*cuts, len(every)])]
-        limit *= 1.02
-
-
-def _unit(pad: "Axes", lanes: _Lanes, middle: float, y: float) -> None:
+def _unit(pad: "Axes", lanes: Lanes, middle: float, y: float) -> None:
     """A unit whose entry is at (middle, y)."""
     unit = lanes.unit
     if len(unit.blocks) > 1:
@@ -288,7 +157,7 @@ def _unit(pad: "Axes", lanes: _Lanes, middle: float, y: float) -> None:
     edges, top = [], y + lanes.margin
     for row in range(max(lanes.rows) + 1):
         edges.append((top, top + lanes.row_height(row)))
-        top += lanes.row_height(row) + _GAP
+        top += lanes.row_height(row) + GAP
     places = [edges[row] for row in lanes.rows]
     _lines(pad, lanes, middle, y, places)
     for number, block in enumerate(unit.blocks):
@@ -297,7 +166,7 @@ def _unit(pad: "Axes", lanes: _Lanes, middle: float, y: float) -> None:
 
 
 def _block(
-    pad: "Axes", block: Block, lanes: _Lanes, number: int, middle: float, top: float, bottom: float
+    pad: "Axes", block: Block, lanes: Lanes, number: int, middle: float, top: float, bottom: float
 ) -> None:
     """A box, or a bar under all lines that it joins."""
     x = lanes.middle(number)
@@ -313,7 +182,7 @@ def _block(
 
 def _lines(
     pad: "Axes",
-    lanes: _Lanes,
+    lanes: Lanes,
     middle: float,
     y: float,
     places: Sequence[tuple[float, float]],
@@ -327,7 +196,7 @@ def _lines(
             start = y if source < 0 else places[source][1]
             if lane is not None or block.kind is not Kind.JOIN:
                 end = end if lane is None else lane
-                bend = start + (lanes.margin if source < 0 else _GAP) / 2
+                bend = start + (lanes.margin if source < 0 else GAP) / 2
                 line = [(x, start), (x, bend), (end, bend), (end, top)]
             else:
                 line = [(x, start), (x, top)]
