@@ -100,7 +100,7 @@ def _panels(request: Request, found: "Inspection") -> "list[Panel]":
         case Picture.ARCHITECTURE:
             return [_architecture(found)]
         case Picture.COST:
-            return [_costs(found)]
+            return [_costs(found, found.model)]
         case Picture.FILTERS:
             return [_filters(request, found)]
         case Picture.FEATURES:
@@ -122,7 +122,7 @@ def _architecture(found: "Inspection") -> "Panel":
     return Architecture(title, tuple(outline(found.graph)))
 
 
-def _costs(found: "Inspection") -> "Panel":
+def _costs(found: "Inspection", title: str = "") -> "Panel":
     from striate.pictures.cost import Column, Costs
 
     parts = found.costs()
@@ -151,7 +151,7 @@ def _costs(found: "Inspection") -> "Panel":
                 [duration(part.seconds) if part.seconds else "" for part in parts],
             )
         )
-    return Costs([part.name for part in parts], columns)
+    return Costs([part.name for part in parts], columns, title)
 
 
 def _filters(request: Request, found: "Inspection") -> "Panel":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Pixels: around a column, the title's line, the legend's, the arrow at the end.
 _GUTTER, _TITLE, _LEGEND, _END = 18, 30, 26, 14
 _CHARACTER, _REPEATS = 4.7, 24
-_MOST_COLUMNS = 6
+_MOST_COLUMNS, _LONGEST = 6, 26
 # Points.
 _SMALL, _TINY = 6.4, 5.8
 
@@ -117,12 +117,11 @@ class Architecture:
 
 
 def _name(unit: Unit) -> str:
-    """The module, without what contains it; the first and the last of those that repeat."""
-    name, last = (text.split(".") for text in (unit.name, unit.last))
-    short = ".".join(name[-2:])
-    if name == last:
-        return short
-    return f"{short} – {last[-1]}" if name[:-1] == last[:-1] else f"{short} – {'.'.join(last[-2:])}"
+    """The module; with the last of those that repeat, without what both lie in."""
+    name, last = unit.name.split("."), unit.last.split(".")
+    shared = next((k for k, (a, b) in enumerate(zip(name, last, strict=False)) if a != b), None)
+    text = unit.name if shared is None else f"{unit.name} – {'.'.join(last[shared:])}"
+    return text if len(text) <= _LONGEST else f"…{text[1 - _LONGEST :]}"
 
 
 def _sizes(shape: Shape) -> str:

@@ -9,7 +9,7 @@ from striate.pictures.figures import BLUE, GREEN, ORANGE, PINK, WIDTH, axes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_ROW, _HEAD, _FOOT, _GAP = 14, 42, 14, 12
+_ROW, _TITLE, _HEAD, _FOOT, _GAP = 14, 18, 34, 14, 12
 # Pixels for each character of a name, and the most that are shown of it.
 _CHARACTER, _MOST = 4.9, 40
 # What a bar leaves free for the number at its end.
@@ -27,25 +27,33 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Rows of the same `names` in several columns."""
+    """Rows of the same `names` in several columns, under a `title` if there is one."""
 
     names: Sequence[str]
     columns: Sequence[Column]
+    title: str = ""
+
+    @property
+    def _head(self) -> int:
+        return _HEAD + (_TITLE if self.title else 0)
 
     @property
     def height(self) -> float:
         """Pixels."""
-        return _HEAD + _ROW * len(self.names) + _FOOT
+        return self._head + _ROW * len(self.names) + _FOOT
 
     def draw(self, figure: "Figure", top: float, height: float) -> None:
         """Draw it with its upper edge `top` pixels under that of a figure of so many pixels."""
         names = [name if len(name) <= _MOST else f"…{name[1 - _MOST :]}" for name in self.names]
+        figure.text(
+            0.5, 1 - (top + 16) / height, self.title, ha="center", va="center", fontsize=9.5
+        )
         left = _CHARACTER * max(map(len, names)) + 20
         width = (WIDTH - left - _GAP) / len(self.columns) - _GAP
         colours = (BLUE, PINK, GREEN, ORANGE)
         for number, column in enumerate(self.columns):
             x = left + number * (width + _GAP)
-            box = (x, _HEAD, width, _ROW * len(self.names))
+            box = (x, self._head, width, _ROW * len(self.names))
             bars = axes(figure, top, height, box)
             bars.barh(range(len(self.names)), column.values, height=0.72, color=colours[number % 4])
             largest = max(column.values, default=0) or 1.0
