@@ -199,7 +199,17 @@ def convolved(features, kernel, stride=1, padding=0, dilation=1):
     return st.conv2d(features, weight, stride=stride, padding=padding, dilation=dilation)
 
 
+def transposed(features, kernel, stride):
+    """A transposed convolution, whose accesses leave remainders."""
+    rows, columns = features.shape[1:3]
+    text = "y[b,p,q,i] = sum[u,v](k[u,v] * x[b, (p+a-u)/s, (q+a-v)/s, i])"
+    equation = st.equation(text, a=kernel // 2, s=stride)
+    sizes = {"p": rows * stride, "q": columns * stride, "u": kernel, "v": kernel}
+    return equation(k=np.ones((kernel, kernel), np.float32), x=features, sizes=sizes)
+
+
 STEPS = {
+    "transposed": transposed,
     "conv": lambda x, k, s: convolved(x, (k, k + 1), s, k // 2),
     "dilated": lambda x, k, s: convolved(x, (k, 2), s, k, dilation=2),
     "max": lambda x, k, s: st.max_pool2d(x, k, s, k // 2, ceil_mode=True),

@@ -13,7 +13,16 @@ from striate.cli.choices import (
     JsonOption,
     ModelArgument,
 )
-from striate.cli.output import Column, count, duration, print_json, print_table, shape, size
+from striate.cli.output import (
+    Column,
+    count,
+    duration,
+    print_json,
+    print_table,
+    progress,
+    shape,
+    size,
+)
 from striate.cli.pictures import Picture, Request, save
 
 if TYPE_CHECKING:
@@ -78,9 +87,12 @@ def inspect(
     if request is not None:
         request.check()
     sizes = parse_size(input) if input is not None else None
-    found = inspect(model, sizes, batch=batch, time=time, algorithm=str(algorithm))
-    if request is not None:
-        save(request, found)
+    with progress(None) as advance:
+        advance(f"{model}: {'timing' if time else 'reading'} its layers", 0)
+        found = inspect(model, sizes, batch=batch, time=time, algorithm=str(algorithm))
+        if request is not None:
+            advance(f"{model}: drawing {request.what}", 0)
+            save(request, found)
     if json:
         drawn = {} if plot is None else {"plot": str(plot)}
         print_json({**found.record(), "algorithm": str(algorithm) if time else None, **drawn})
