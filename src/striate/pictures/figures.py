@@ -24,7 +24,7 @@ _SHARPNESS = 2
 
 # Colours that differ for colour-blind eyes too (Wong, Nature Methods 8, 2011).
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-INK, GREY, PALE = "#222222", "#777777", "#e4e4e4"
+INK, GREY = "#222222", "#777777"
 
 # Text stays text in a drawing: a small file, sharp at any size, the same for the same content.
 _SETTINGS = {
@@ -56,13 +56,13 @@ class Panel(Protocol):
         """Draw it with its upper edge `top` pixels under that of a figure of so many pixels."""
 
 
-def check(path: Path) -> None:
-    """Raises ValueError if no picture can be drawn into `path`, the value of --plot."""
+def check(path: Path, option: str = "--plot") -> None:
+    """Raises ValueError if no picture can be drawn into `path`, which `option` was given."""
     if path.suffix.lower() not in SUFFIXES:
         expected = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
-        raise ValueError(f"--plot is {path}, expected a name that ends in {expected}")
+        raise ValueError(f"{option} is {path}, expected a name that ends in {expected}")
     if find_spec("matplotlib") is None:
-        raise UnavailableError("--plot needs matplotlib: pip install 'striate[plot]'")
+        raise UnavailableError(f"{option} needs matplotlib: pip install 'striate[plot]'")
 
 
 def stacked(panels: Sequence[Panel]) -> "Figure":
