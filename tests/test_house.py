@@ -90,7 +90,7 @@ def test_import_loads_no_llvm(module: str) -> None:
 
 
 def test_command_line_imports_only_itself_before_it_runs() -> None:
-    heavy = {"numpy", "PIL", "rich", "httpx", "safetensors", "llvmlite"}
+    heavy = {"numpy", "PIL", "rich", "httpx", "safetensors", "llvmlite", "matplotlib"}
     loaded = python("import sys, striate.cli.main; print(*sys.modules)").split()
     assert not heavy & set(loaded)
 

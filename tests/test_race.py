@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from striate.cli.main import app
 from striate.layers.arguments import Array
 from striate.models import find
+from striate.pictures import figures
 from striate.race import cases, engines, export, heats, plot, report, starts
 from striate.race.cases import Case
 from striate.race.engines import OURS, Engine, Runner
@@ -193,7 +194,7 @@ def test_what_cannot_be_raced_is_said(files: Files, tmp_path: Path) -> None:
         ([TINY, "--peers", "absent"], "none of the peers is installed: pip install"),
         ([TINY, "--peers", "slow", "--json", tmp_path / "no" / "race.json"], "there is no folder"),
         ([TINY, "--peers", "slow", "--json", tmp_path], "is a folder"),
-        ([TINY, "--peers", "slow", "--plot", tmp_path / "race.gif"], ".svg or .png"),
+        ([TINY, "--peers", "slow", "--plot", tmp_path / "race.gif"], ".png, .svg or .pdf"),
         ([TINY, "--rounds", "0"], "0"),
     ):
         result = striate(*arguments, "--files", files.folder)
@@ -318,7 +319,7 @@ def test_an_equation_that_is_no_operator_is_named() -> None:
         export.export(graph)
 
 
-@pytest.mark.parametrize("suffix", plot.SUFFIXES)
+@pytest.mark.parametrize("suffix", figures.SUFFIXES)
 def test_the_picture_is_small_and_names_everything(suffix: str) -> None:
     pytest.importorskip("matplotlib")
     results = report.Results("c", "d", {OURS: "1", "x": "1"}, "auto", QUICK)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from striate import images, layers, models, notation, weights
     from striate.classification import Classification, Guess, classify
     from striate.dense_maps import DenseNetwork, Geometry, dense
+    from striate.inspection import Inspection, inspect
     from striate.layers import (
         Module,
         Sequential,
@@ -44,6 +45,7 @@ __all__ = [
     "DenseNetwork",
     "Geometry",
     "Guess",
+    "Inspection",
     "Module",
     "Sequential",
     "adaptive_avg_pool2d",
@@ -60,6 +62,7 @@ __all__ = [
     "global_avg_pool2d",
     "im2col",
     "images",
+    "inspect",
     "interpolate",
     "layers",
     "linear",
@@ -78,6 +81,7 @@ __all__ = [
 
 _FOLDERS = frozenset(["images", "layers", "models", "notation", "weights"])
 _HOMES = {
+    "striate.inspection": frozenset(["Inspection", "inspect"]),
     "striate.weights.artifact": frozenset(["CompiledNetwork", "load", "save"]),
     "striate.classification": frozenset(["Classification", "Guess", "classify"]),
     "striate.dense_maps": frozenset(["DenseNetwork", "Geometry", "dense"]),

@@ -92,7 +92,8 @@ class Form:
 
 def equations(graph: "Graph", layer: str, model: str) -> Iterator[Form]:
     """The equation of each layer that `layer` names."""
-    from striate.cli.networks import equation, layers, matching
+    from striate.cli.networks import matching
+    from striate.network.describe import equation, layers
 
     nodes = {node.label: node for node in layers(graph)}
     found = matching(list(nodes), layer, model)
@@ -104,8 +105,9 @@ def kernel_forms(
     graph: "Graph", program: "Program", layer: str, model: str, at: Stage, target: "Target"
 ) -> Iterator[Form]:
     """The kernels that compute `layer`, each once, at a stage."""
-    from striate.cli.networks import layers, matching
+    from striate.cli.networks import matching
     from striate.compiler.codegen import assembly
+    from striate.network.describe import layers
 
     asked = set(matching([node.label for node in layers(graph)], layer, model))
     steps = [step for phase in program.phases for step in phase if step.label in asked]

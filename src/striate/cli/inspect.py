@@ -1,6 +1,6 @@
 """`striate inspect`: a network's layers, each with its equation."""
 
-from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,23 +13,21 @@ from striate.cli.choices import (
     JsonOption,
     ModelArgument,
 )
-from striate.cli.output import Column, count, duration, print_json, print_table, shape
+from striate.cli.output import (
+    Column,
+    count,
+    duration,
+    print_json,
+    print_table,
+    progress,
+    shape,
+    size,
+)
+from striate.cli.pictures import Picture, Request, save
 
 if TYPE_CHECKING:
-    from striate.layers import Module
-    from striate.notation.ir import Shape
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A layer; `seconds` is None where it was not timed or runs within another's kernel."""
-
-    layer: str
-    equation: str
-    shape: tuple[int, ...]
-    parameters: int
-    multiply_adds: int
-    seconds: float | None
+    from striate.inspection import Inspection, LayerReport
+    from striate.network.receptive import Field
 
 
 def inspect(
@@ -39,91 +37,115 @@ def inspect(
     input: InputOption = None,
     batch: BatchOption = 1,
     algorithm: AlgorithmOption = Algorithm.AUTO,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A picture instead: .png, .svg or .pdf.")
+    ] = None,
+    what: Annotated[
+        Picture | None, typer.Option(help="Of what the picture is.", show_default="overview")
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(metavar="PHOTO", help="For features, field and cam.")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(metavar="LAYER", help="For filters, features, field and cam.")
+    ] = None,
+    cell: Annotated[
+        str | None,
+        typer.Option(metavar="ROW,COLUMN", help="For field: of the layer.", show_default="middle"),
+    ] = None,
+    class_: Annotated[
+        str | None,
+        typer.Option(
+            "--class", metavar="CLASS", help="For cam: number, synset or name.", show_default="top"
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="For filters, features and cam.", show_default="imagenet"
+        ),
+    ] = None,
 ) -> None:
-    """Show every layer of a network: its equation, output, parameters, multiply-adds and time.
+    """Show every layer of a network: its equation, its sizes, its work and what it sees.
 
-    With --time, what runs within the kernel of another layer has no time of its own.
+    Memory is that of the layer's output. The receptive field is the pixels that one place of the
+    output depends on; stride is from that of one place to that of the next, offset where that of
+    the first begins (negative in the padding). With --time, what runs within the kernel of another
+    layer has no time of its own.
+
+    --plot draws the architecture with its costs or, with --what, one of them; the filters of the
+    first layer; the feature maps of a photo; the receptive field of a cell on a photo; or where in
+    a photo a class is found (class-activation map).
     """
-    from striate.cli.networks import network
+    from striate.cli.networks import parse_size
+    from striate.inspection import inspect
 
-    module, sizes = network(model, input, batch)
-    rows = layer_rows(module, sizes, algorithm if time else None)
-    total = {
-        "model": model,
-        "input": list(sizes),
-        "algorithm": str(algorithm) if time else None,
-        "parameters": module.count_parameters(),
-        "multiply_adds": sum(row.multiply_adds for row in rows),
-    }
+    asked = (image, layer, cell, class_, weights)
+    if plot is None and any(option is not None for option in (what, *asked)):
+        raise ValueError("--what and the options of pictures need --plot FILE")
+    request = None if plot is None else Request(what or Picture.OVERVIEW, plot, *asked)
+    if request is not None:
+        request.check()
+    sizes = parse_size(input) if input is not None else None
+    with progress(None) as advance:
+        advance(f"{model}: {'timing' if time else 'reading'} its layers", 0)
+        found = inspect(model, sizes, batch=batch, time=time, algorithm=str(algorithm))
+        if request is not None:
+            advance(f"{model}: drawing {request.what}", 0)
+            save(request, found)
     if json:
-        print_json({**total, "layers": [asdict(row) for row in rows]})
+        drawn = {} if plot is None else {"plot": str(plot)}
+        print_json({**found.record(), "algorithm": str(algorithm) if time else None, **drawn})
         return
+    if request is not None:
+        print(f"{plot}: {request.what} of {model} on {shape(found.input)}")
+        return
+    print_layers(found, time)
+    print(f"\n{model} on {shape(found.input)}: {summary(found)}")
+
+
+def summary(found: "Inspection") -> str:
+    """The network in one line."""
+    unused = f" ({count(found.unused)} in heads for training only)" if found.unused else ""
+    return (
+        f"{count(found.parameters)} parameters{unused}, {count(found.multiply_adds)} multiply-adds"
+    )
+
+
+def print_layers(found: "Inspection", time: bool) -> None:
+    """The table of layers, with times where there are any."""
     columns = [
         Column("layer"),
         Column("equation", folds=True),
         Column("output"),
         Column("parameters", number=True),
         Column("multiply-adds", number=True),
+        Column("memory", number=True),
+        Column("field", number=True),
+        Column("stride", number=True),
+        Column("offset", number=True),
     ]
     if time:
-        columns.append(Column("time", number=True))
-    print_table(columns, [cells(row, time) for row in rows])
-    print(f"\n{model} on {shape(sizes)}: {summary(module.count_parameters(), rows)}")
+        columns += [Column("time", number=True), Column("of roofline", number=True)]
+    print_table(columns, [cells(layer)[: len(columns)] for layer in found.layers])
 
 
-def summary(total: int, rows: list[Row]) -> str:
-    """The network in one line; `total` counts the parameters of all its parts."""
-    work = count(sum(row.multiply_adds for row in rows))
-    unused = total - sum(row.parameters for row in rows)
-    auxiliary = f" ({count(unused)} in heads for training only)" if unused else ""
-    return f"{count(total)} parameters{auxiliary}, {work} multiply-adds"
-
-
-def layer_rows(module: "Module", sizes: "Shape", algorithm: str | None) -> list[Row]:
-    """A row for each layer of the network's graph; timed where there is an `algorithm`."""
-    from striate.cli.networks import buffers, equation, layers, parameters
-    from striate.network.graph import Computed
-    from striate.notation import multiply_adds
-
-    seconds = kernel_seconds(module, sizes, algorithm) if algorithm else {}
-    unlearned = buffers(module)
+def cells(layer: "LayerReport") -> list[str]:
+    """The layer as text."""
     return [
-        Row(
-            layer.label,
-            equation(layer),
-            tuple(layer.shape),
-            parameters(layer, unlearned),
-            multiply_adds(layer.statement) if isinstance(layer, Computed) else 0,
-            seconds.get(layer.label),
-        )
-        for layer in layers(module.trace(sizes, abstract=True))
+        layer.layer,
+        layer.equation,
+        shape(layer.shape),
+        f"{layer.parameters:,}" if layer.parameters else "",
+        count(layer.multiply_adds) if layer.multiply_adds else "",
+        size(layer.bytes),
+        *[along(layer.fields, name) for name in ("size", "stride", "offset")],
+        duration(layer.seconds) if layer.seconds is not None else "",
+        f"{layer.roofline:.0%}" if layer.roofline is not None else "",
     ]
 
 
-def kernel_seconds(module: "Module", sizes: "Shape", algorithm: str) -> dict[str, float]:
-    """The time of each step by its label; steps that run side by side share their phase's time."""
-    import numpy as np
-
-    executable = module.compile(sizes, algorithm=algorithm)
-    image = np.zeros(sizes, np.float32)
-    times: dict[str, float] = {}
-    phases = executable.program.phases
-    for phase, seconds in zip(phases, executable.profile(image), strict=True):
-        work = [max(step.multiply_adds, step.bytes_moved, 1) for step in phase]
-        for step, part in zip(phase, work, strict=True):
-            times[step.label] = times.get(step.label, 0.0) + seconds * part / sum(work)
-    return times
-
-
-def cells(row: Row, time: bool) -> list[str]:
-    """The row as text."""
-    texts = [
-        row.layer,
-        row.equation,
-        shape(row.shape),
-        f"{row.parameters:,}" if row.parameters else "",
-        count(row.multiply_adds) if row.multiply_adds else "",
-    ]
-    if time:
-        texts.append(duration(row.seconds) if row.seconds is not None else "")
-    return texts
+def along(fields: "tuple[Field, ...]", name: str) -> str:
+    """A number of the receptive field: one for all axes where they agree."""
+    values = ["?" if (value := getattr(field, name)) is None else f"{value:g}" for field in fields]
+    return values[0] if len(set(values)) == 1 else " x ".join(values)

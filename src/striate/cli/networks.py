@@ -3,13 +3,9 @@
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from striate.network.graph import Computed, Concatenated, Graph, Parameter
-
 if TYPE_CHECKING:
     from striate.layers import Module
     from striate.notation.ir import Shape
-
-Layer = Computed | Concatenated
 
 
 def network(name: str, size: str | None, batch: int = 1) -> "tuple[Module, Shape]":
@@ -39,44 +35,6 @@ def parse_size(text: str) -> tuple[int, int]:
     if not 1 <= height <= 65536 or not 1 <= width <= 65536:
         raise ValueError(f"--input is {text!r}, expected 1 to 65536 pixels each way")
     return height, width
-
-
-def layers(graph: Graph) -> list[Layer]:
-    """What is computed, in order."""
-    return [node for node in graph.nodes() if isinstance(node, Computed | Concatenated)]
-
-
-def buffers(module: "Module") -> set[str]:
-    """The names of the arrays that training does not learn, such as running means."""
-    return {
-        f"{path}.{name}" if path else name
-        for path, part in module.modules()
-        for name in part.buffers
-    }
-
-
-def parameters(layer: Layer, but: set[str]) -> int:
-    """The numbers that the layer's own parameters hold, without those called as in `but`."""
-    nodes = [node for _, node in layer.operands] if isinstance(layer, Computed) else []
-    own = [node for node in nodes if isinstance(node, Parameter) and node.name not in but]
-    return sum(node.array.size for node in own)
-
-
-def equation(layer: Layer) -> str:
-    """The layer's equation as text."""
-    from striate.notation import to_text
-
-    if isinstance(layer, Computed):
-        return to_text(layer.statement.equation)
-    indices = ["b", "p", "q", "i"][: len(layer.shape)]
-    offset, lines = 0, []
-    for number, part in enumerate(layer.parts):
-        access = list(indices)
-        if offset:
-            access[layer.axis] += f"+{offset}"
-        lines.append(f"y[{','.join(access)}] = x{number}[{','.join(indices)}]")
-        offset += part.shape[layer.axis]
-    return "; ".join(lines)
 
 
 def matching(labels: list[str], asked: str, model: str) -> list[str]:

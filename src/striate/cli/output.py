@@ -1,10 +1,12 @@
 """How commands print: numbers for people, tables that fit a terminal and do not break in a pipe."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 # Takes what is under way, and how many steps are done.
 Advance = Callable[[str, int], None]
@@ -77,9 +79,25 @@ def progress(total: int | None) -> Iterator[Advance]:
         yield advance
 
 
+def check_writable(path: Path) -> None:
+    """Raises ValueError if no file can be written there, before long work is done in vain."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, expected the name of a file")
+    folder = path.parent
+    if not folder.is_dir():
+        raise ValueError(f"{path} cannot be written: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{path} cannot be written: the folder {folder} is read-only")
+
+
 def count(number: int) -> str:
     """A large count with three digits: `11.7 M`."""
     return _scaled(number, ((1e9, " G"), (1e6, " M"), (1e3, " k"))) or str(number)
+
+
+def size(number: int) -> str:
+    """A size in bytes with three digits: `3.21 MB`."""
+    return _scaled(number, ((1e9, " GB"), (1e6, " MB"), (1e3, " kB"))) or f"{number} B"
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from striate.cli.choices import Algorithm, AlgorithmOption
 from striate.cli.guard import SOME_FAILED, say
-from striate.cli.output import Column, print_table, progress
+from striate.cli.output import Column, check_writable, print_table, progress
 
 if TYPE_CHECKING:
     from striate.race.cases import Case
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from striate.race.report import Results, Roofline, Table
 
 Json = Annotated[Path | None, typer.Option(metavar="FILE", help="All measurements.")]
-Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="A picture, .svg or .png.")]
+Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="A picture: .png, .svg or .pdf.")]
 Markdown = Annotated[Path | None, typer.Option(metavar="FILE", help="A page with all tables.")]
 
 
@@ -119,18 +119,11 @@ def race(
 
 def check_outputs(json: Path | None, plot: Path | None, markdown: Path | None) -> None:
     """Raises ValueError or OSError for what could not be written in the end."""
-    from striate.race.plot import check
+    from striate.pictures.figures import check
 
     for path in (json, plot, markdown):
-        if path is None:
-            continue
-        if path.is_dir():
-            raise ValueError(f"{path} is a folder, expected the name of a file")
-        folder = path.parent
-        if not folder.is_dir():
-            raise ValueError(f"{path} cannot be written: there is no folder {folder}")
-        if not os.access(folder, os.W_OK):
-            raise ValueError(f"{path} cannot be written: the folder {folder} is read-only")
+        if path is not None:
+            check_writable(path)
     if plot is not None:
         check(plot)
 

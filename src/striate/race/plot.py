@@ -1,60 +1,38 @@
 """The race as a picture: every peer's time over ours, a panel for each batch and thread count."""
 
-import io
 import math
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
-from striate.race.cases import UnavailableError
+from striate.pictures.figures import encoded, look
 from striate.race.engines import OURS
 from striate.race.heats import Heat
 from striate.race.report import Results, course_title
 
-SUFFIXES = (".svg", ".png")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 # Colours that differ for colour-blind eyes too (Wong, Nature Methods 8, 2011), and shapes.
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
 _COLUMNS = 2
 
 
-def check(path: Path) -> None:
-    """Raises ValueError if no picture can be drawn into `path`."""
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"--plot is {path}, expected a name that ends in {' or '.join(SUFFIXES)}")
-    if find_spec("matplotlib") is None:
-        raise UnavailableError("--plot needs matplotlib: pip install 'striate[race]'")
-
-
 def draw(results: Results, suffix: str) -> bytes:
     """The picture as the bytes of a file with `suffix`; the same for the same results."""
-    matplotlib = import_module("matplotlib")
-    # Text stays text, in one font: a small file, sharp at any size.
-    settings = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "striate",
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-    }
-    with matplotlib.rc_context(settings):
-        figure = _figure(results)
-        file = io.BytesIO()
-        dateless = {"metadata": {"Date": None}} if suffix == ".svg" else {}
-        figure.savefig(file, format=suffix[1:], dpi=100, **dateless)
-    content = file.getvalue()
-    if suffix == ".svg":  # a sixth of it is indentation
-        content = b"\n".join(line.strip() for line in content.splitlines())
-    return content
+    with look():
+        return encoded(_figure(results), suffix)
 
 
-def _figure(results: Results) -> ModuleType:
+def _figure(results: Results) -> "Figure":
+    from matplotlib.figure import Figure
+
     courses = results.courses()
     columns = min(_COLUMNS, len(courses))
     rows = -(-len(courses) // columns)
     networks = max(len(results.on(*course)) for course in courses)
     size = (1.6 + 4.0 * columns, 0.9 + rows * (0.9 + 0.24 * networks))
-    figure = import_module("matplotlib.figure").Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     panels = [panel for row in grid for panel in row]
     peers = [name for name in results.versions if name != OURS]
@@ -66,11 +44,10 @@ def _figure(results: Results) -> ModuleType:
     figure.supxlabel("time over Striate's (right of the line: slower)", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-    made: ModuleType = figure
-    return made
+    return figure
 
 
-def _panel(panel: ModuleType, heats: Sequence[Heat], peers: Sequence[str]) -> None:
+def _panel(panel: "Axes", heats: Sequence[Heat], peers: Sequence[str]) -> None:
     """A row for each network, a mark for each peer, and a line where Striate is."""
     panel.axvline(1.0, color="black", linewidth=1.2, label=OURS)
     for number, name in enumerate(peers):

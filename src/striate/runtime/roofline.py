@@ -7,7 +7,7 @@ small phases may take less.
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from striate.compiler.program import Program
 from striate.network.graph import Array
@@ -91,6 +91,34 @@ def timed_phases(program: Program, seconds: Sequence[float]) -> list[Timed]:
         work = program.parts * sum(step.multiply_adds for step in phase)
         moved = program.parts * sum(step.bytes_moved for step in phase)
         found.append(Timed(" | ".join(labels), " | ".join(schedules), taken, work, moved))
+    return found
+
+
+def timed_steps(program: Program, phases: Sequence[Timed], limits: Limits) -> dict[str, Timed]:
+    """What runs in `program` by its label, from its `phases` as `timed_phases` gives them.
+
+    Steps that run side by side share their phase's time as their least times say.
+    """
+    found: dict[str, Timed] = {}
+    for steps, phase in zip(program.phases, phases, strict=False):
+        alone = [
+            Timed(
+                step.label,
+                program.kernels[step.kernel].schedule,
+                0.0,
+                program.parts * step.multiply_adds,
+                program.parts * step.bytes_moved,
+            )
+            for step in steps
+        ]
+        least = [one.least_seconds(limits) for one in alone]
+        whole = sum(least)
+        for one, share in zip(alone, least, strict=True):
+            part = share / whole if whole else 1 / len(alone)
+            parts = [replace(one, seconds=phase.seconds * part)]
+            if one.label in found:
+                parts.append(found[one.label])
+            found[one.label] = replace(together(parts), label=one.label, schedule=one.schedule)
     return found
 
 
