@@ -22,7 +22,7 @@ CONVOLUTION = "y[b,p,q,j] = sum[u,v,i](W[u,v,i,j] * x[b, p+u-1, q+v-1, i])"
 ROUNDING = 10.0
 RESIDUAL = f"{CONVOLUTION.replace('y[b,p,q,j] = ', 'y[b,p,q,j] = relu(')} + B[j] + z[b,p,q,j])"
 # Images of a few pixels outgrow it.
-SMALL_CACHE = replace(Target.named(RUNNABLE[0]), l2=64 << 10)
+SMALL_CACHE = replace(Target.named(RUNNABLE[0]), l2=72 << 10)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,10 @@ def test_too_few_points_is_said() -> None:
     columns=st.integers(1, 9),
     channels=st.sampled_from([1, 3, 4, 5, 16, 17, 31]),
     features=st.sampled_from([1, 3, 8, 16, 17, 33, 70]),
-    taps=st.sampled_from([(3, 3), (3, 3), (1, 7), (7, 1), (1, 3), (3, 1), (5, 5), (3, 5), (2, 2)]),
+    taps=st.sampled_from(
+        [(3, 3), (3, 3), (1, 7), (7, 1), (1, 3), (3, 1), (5, 5), (3, 5), (2, 2), (7, 7)]
+    ),
+    stride=st.sampled_from([(1, 1), (1, 1), (2, 2), (2, 2), (3, 1), (4, 4)]),
     number=st.integers(0, 1),
     target=st.sampled_from(RUNNABLE),
 )
@@ -62,15 +65,17 @@ def test_the_kernel_is_the_equation(
     channels: int,
     features: int,
     taps: tuple[int, int],
+    stride: tuple[int, int],
     number: int,
     target: str,
 ) -> None:
     above, left = taps[0] // 2, taps[1] // 2
+    down, right = stride
     stated = statement(
-        RESIDUAL.replace("p+u-1", f"p+u-{above}").replace("q+v-1", f"q+v-{left}"),
+        RESIDUAL.replace("p+u-1", f"{down}*p+u-{above}").replace("q+v-1", f"{right}*q+v-{left}"),
         {
             "W": (*taps, channels, features),
-            "x": (batch, rows, columns, channels),
+            "x": (batch, (rows - 1) * down + 1, (columns - 1) * right + 1, channels),
             "B": (features,),
             "z": (batch, rows, columns, features),
         },
@@ -79,7 +84,8 @@ def test_the_kernel_is_the_equation(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd, "_best", lambda stated: winograd._windows(stated)[number])
-        check(winograd, stated, target, rounding=ROUNDING)
+        if winograd._windows(stated):
+            check(winograd, stated, target, rounding=ROUNDING)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -133,7 +139,7 @@ def test_the_error_is_rounding(taps: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        CONVOLUTION.replace("p+u-1", "2*p+u-1"),
+        CONVOLUTION.replace("p+u-1", "2*p+2*u-2"),
         CONVOLUTION.replace("q+v-1", "q+2*v-2"),
         CONVOLUTION.replace("W[u,v,i,j]", "W[v,u,i,j]"),
         CONVOLUTION.replace("p+u-1", "p+u").replace("q+v-1", "q+v") + " with one tap",
