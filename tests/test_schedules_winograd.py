@@ -14,7 +14,7 @@ from striate.compiler.codegen import assembly
 from striate.compiler.schedules import winograd
 from striate.compiler.schedules.winograd_blocking import Blocking, fetches_windows
 from striate.compiler.target import Target
-from striate.compiler.toom_cook import algorithm
+from striate.compiler.toom_cook import algorithm, phase_weights
 from striate.notation import interpret
 
 CONVOLUTION = "y[b,p,q,j] = sum[u,v,i](W[u,v,i,j] * x[b, p+u-1, q+v-1, i])"
@@ -37,6 +37,23 @@ def test_the_algorithm_is_a_correlation(m: int, r: int) -> None:
     products = [a * b for a, b in zip(left, right, strict=True)]
     got = [sum(c * p for c, p in zip(row, products, strict=True)) for row in made.output]
     assert got == [sum(taps[k] * data[n + k] for k in range(r)) for n in range(m)]
+
+
+@pytest.mark.parametrize(("taps", "stride"), [(3, 1), (3, 2), (4, 2), (7, 2), (11, 4), (2, 3)])
+def test_the_phases_of_a_stride_share_its_points(taps: int, stride: int) -> None:
+    phases, reach = min(stride, taps), math.ceil(taps / stride)
+    made = algorithm(4, reach)
+    matrix = phase_weights(made, taps, stride)
+    weights = [Fraction(3 - 2 * k * k, k + 1) for k in range(taps)]
+    data = [Fraction(7 * k * k - 3 * k + 2, 5) for k in range(stride * (reach + 4))]
+    products = [Fraction(0)] * (reach + 3)
+    for n, row in enumerate(matrix):
+        phase = data[n % phases :: stride][: reach + 3]
+        left = sum(c * g for c, g in zip(row, weights, strict=True))
+        right = sum(c * d for c, d in zip(made.data[n // phases], phase, strict=True))
+        products[n // phases] += left * right
+    got = [sum(c * p for c, p in zip(row, products, strict=True)) for row in made.output]
+    assert got == [sum(weights[k] * data[stride * n + k] for k in range(taps)) for n in range(4)]
 
 
 def test_too_few_points_is_said() -> None:
@@ -127,9 +144,14 @@ def test_unpadded_and_into_a_slice(target: str) -> None:
     check(winograd, stated, target, {"y": sliced((1, 13, 8, 24), 0, 9)}, rounding=ROUNDING)
 
 
-@pytest.mark.parametrize("taps", [(3, 3), (1, 7), (5, 5)])
-def test_the_error_is_rounding(taps: tuple[int, int]) -> None:
-    stated = statement(CONVOLUTION, {"W": (*taps, 128, 64), "x": (1, 28, 28, 128)}, p=21, q=21)
+@pytest.mark.parametrize(
+    ("taps", "stride", "channels"),
+    [((3, 3), 1, 128), ((1, 7), 1, 128), ((5, 5), 1, 128), ((7, 7), 2, 3), ((11, 11), 4, 3)],
+)
+def test_the_error_is_rounding(taps: tuple[int, int], stride: int, channels: int) -> None:
+    text = CONVOLUTION.replace("p+u", f"{stride}*p+u").replace("q+v", f"{stride}*q+v")
+    shapes = {"W": (*taps, channels, 64), "x": (1, 28 * stride, 28 * stride, channels)}
+    stated = statement(text, shapes, p=21, q=21)
     operands = operands_for(stated)
     exact = interpret(stated, {name: x.astype(np.float64) for name, x in operands.items()})
     got = run(winograd, stated, operands, RUNNABLE[0])

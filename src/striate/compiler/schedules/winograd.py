@@ -1,10 +1,17 @@
 """Winograd's convolution F(m x n, r x s): fewer products, more additions.
 
-    output tile[m, n] = epilogue(A' (sum over channels of (G g G') * (B' d B)) A)
+    output tile[m, n] = epilogue(A' (sum over phases and channels of (G g G') * (B' d B)) A)
 
 d is a window of m + r - 1 by n + s - 1 pixels, g the weights of r by s taps. F(4x4,3x3) multiplies
-36 times where the direct way does 144. It adds in another order: results differ from the direct
-way's by rounding, a few 1e-6 of the largest; they do not depend on tiles, blocks or threads.
+36 times where the direct way does 144.
+
+A convolution of stride 2 is the sum of four of stride 1: of even and odd rows and columns of the
+image, its phases, with the even and odd taps. All phases have the same points, so their products
+are summed before the one transform of the output: 7x7 taps become 4x4 ones on four phases, and 784
+products 169, for the phases of one tap less are 0 at one point. Stride 1 is the case of one phase.
+
+It adds in another order: results differ from the direct way's by rounding, a few 1e-6 of the
+largest; they do not depend on tiles, blocks or threads.
 Source: Lavin and Gray, "Fast algorithms for convolutional neural networks" (2015).
 """
 

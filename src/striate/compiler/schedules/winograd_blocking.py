@@ -16,7 +16,9 @@ MOST_CHUNKS = 16
 # Cycles of one vector of one product, as measured (Zen 4): a multiply-add, in the cycles of the
 # target's peak; to transform a window and an output tile; what is more for windows that are not
 # near, and to read windows and weights past the second-level cache.
-EFFORT, WINDOW, OUTPUT, FAR_WINDOW, FAR_DATA, FAR_WEIGHTS = 0.93, 5, 5, 6, 3, 1
+EFFORT, WINDOW, OUTPUT, FAR_WINDOW, FAR_DATA, FAR_WEIGHTS = 0.91, 5, 5, 6, 3, 1
+# Cycles to begin a register tile; what is more for a vector of sums that fill that cache.
+BEGIN, FAR_SUMS = 25, 4
 # The share of a chunk that the last one keeps the others waiting, and that of the time in which
 # memory gives the weights which no work hides.
 LAST, EXPOSED = 0.03, 0.2
@@ -202,12 +204,15 @@ def _block_bytes(window: Window, target: Target, blocking: Blocking) -> int:
 
 def _seconds(window: Window, target: Target, blocking: Blocking) -> float:
     """The estimated time on one core."""
-    n, depth, lanes = window.products, window.depth, target.lanes
+    n, lanes = window.products, target.lanes
     span, block, near = blocking.span, blocking.block, target.l2 * 3 // 4
     panels, vectors = math.ceil(blocking.panels / blocking.parts), window.vectors(target)
     features = panels * blocking.vectors
     cycles = EFFORT * _rows(span, block, blocking.rows) * window.terms / n * features
     cycles *= _cycles(window, target, blocking.rows, blocking.vectors)
+    cycles += BEGIN * _rows(span, block, blocking.rows) / blocking.rows * panels
+    sums = 4 * n * block * blocking.vectors * lanes
+    cycles += FAR_SUMS * min(1.0, sums / target.l2) * span * features
     spilt = min(1.0, max(0.0, _block_bytes(window, target, blocking) / near - 1))
     # V is written once and read for each panel.
     cycles += (WINDOW + spilt * FAR_DATA * (1 + panels)) * span * vectors
@@ -215,14 +220,14 @@ def _seconds(window: Window, target: Target, blocking: Blocking) -> float:
     if not fetches_windows(window, target, blocking):
         cycles += FAR_WINDOW * span * vectors
     # A chunk finds no weights near; its later blocks do where they have stayed.
-    kept = 4 * n * depth * features * lanes <= near
-    cycles += FAR_WEIGHTS * depth * features * (1 if kept else math.ceil(span / block))
+    kept = 4 * window.terms * features * lanes <= near
+    cycles += FAR_WEIGHTS * window.terms / n * features * (1 if kept else math.ceil(span / block))
     spans = math.ceil(window.tiles / span)
     chunks = spans * blocking.parts
     # Few chunks wait long for the last of them.
     rounds = math.ceil(chunks / target.cores) * target.cores + LAST * target.cores
     work = n * cycles * rounds * 2.0 * lanes / target.flops_per_second
-    weights = 4.0 * n * depth * blocking.panels * blocking.vectors * lanes
+    weights = 4.0 * window.terms * blocking.panels * blocking.vectors * lanes
     # The cores read the same weights together; each block reads them again.
     passes = math.ceil(spans / target.cores) * math.ceil(span / block)
     memory = weights * (passes if weights > target.l3 else 1) / target.bytes_per_second
