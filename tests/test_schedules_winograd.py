@@ -14,7 +14,7 @@ from striate.compiler.codegen import assembly
 from striate.compiler.schedules import winograd
 from striate.compiler.schedules.winograd_blocking import Blocking, fetches_windows
 from striate.compiler.target import Target
-from striate.compiler.toom_cook import algorithm, phase_weights
+from striate.compiler.toom_cook import algorithm
 from striate.notation import interpret
 
 CONVOLUTION = "y[b,p,q,j] = sum[u,v,i](W[u,v,i,j] * x[b, p+u-1, q+v-1, i])"
@@ -41,17 +41,16 @@ def test_the_algorithm_is_a_correlation(m: int, r: int) -> None:
 
 @pytest.mark.parametrize(("taps", "stride"), [(3, 1), (3, 2), (4, 2), (7, 2), (11, 4), (2, 3)])
 def test_the_phases_of_a_stride_share_its_points(taps: int, stride: int) -> None:
-    phases, reach = min(stride, taps), math.ceil(taps / stride)
+    reach = math.ceil(taps / stride)
     made = algorithm(4, reach)
-    matrix = phase_weights(made, taps, stride)
     weights = [Fraction(3 - 2 * k * k, k + 1) for k in range(taps)]
     data = [Fraction(7 * k * k - 3 * k + 2, 5) for k in range(stride * (reach + 4))]
     products = [Fraction(0)] * (reach + 3)
-    for n, row in enumerate(matrix):
-        phase = data[n % phases :: stride][: reach + 3]
-        left = sum(c * g for c, g in zip(row, weights, strict=True))
-        right = sum(c * d for c, d in zip(made.data[n // phases], phase, strict=True))
-        products[n // phases] += left * right
+    for phase in range(min(stride, taps)):
+        for n, (row, column) in enumerate(zip(made.weights, made.data, strict=True)):
+            left = sum(c * g for c, g in zip(row, weights[phase::stride], strict=False))
+            right = sum(c * d for c, d in zip(column, data[phase::stride], strict=False))
+            products[n] += left * right
     got = [sum(c * p for c, p in zip(row, products, strict=True)) for row in made.output]
     assert got == [sum(weights[k] * data[stride * n + k] for k in range(taps)) for n in range(4)]
 

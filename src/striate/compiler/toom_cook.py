@@ -46,20 +46,6 @@ def algorithm(m: int, r: int) -> Algorithm:
     return Algorithm(tuple(data), tuple(weights), tuple(output))
 
 
-def phase_weights(made: Algorithm, taps: int, stride: int) -> Matrix:
-    """The weights' matrix of a correlation of that stride: a row for each product and phase.
-
-    Phase p of the weights is every tap u with `u % stride == p`, and of the data every such pixel:
-    the correlation is the sum of those of the phases, which have stride 1.
-    """
-    zero = Fraction(0)
-    return tuple(
-        tuple(row[u // stride] if u % stride == phase else zero for u in range(taps))
-        for row in made.weights
-        for phase in range(min(stride, taps))
-    )
-
-
 def _polynomial(roots: list[Fraction]) -> list[Fraction]:
     """The coefficients of `prod (x - root)`, the constant first."""
     coefficients = [Fraction(1)]
@@ -138,8 +124,6 @@ def _combine(b: Builder, coefficients: list[Fraction], values: list[Value]) -> V
     """The sum of coefficient * value; terms of coefficient 1 come first and cost one addition."""
     terms = [(c, v) for c, v in zip(coefficients, values, strict=True) if c]
     terms.sort(key=lambda term: abs(term[0]) != 1)
-    if not terms:
-        return b.zero()
     (first, total), *rest = terms
     if first == -1:
         total = b.emit(f"fneg {b.vector} {total}")

@@ -31,8 +31,8 @@ from striate.compiler.schedules.epilogue import fits_epilogue
 from striate.compiler.schedules.winograd_blocking import Blocking, Window, choose_blocking
 from striate.compiler.schedules.winograd_kernel import Kernel
 from striate.compiler.target import Target
-from striate.compiler.toom_cook import POINTS, phase_weights
-from striate.notation.ir import Affine, Statement
+from striate.compiler.toom_cook import POINTS
+from striate.notation.ir import Affine, Read, Statement
 from striate.transforms.rewrite import fresh
 
 name = "winograd"
@@ -43,10 +43,7 @@ TILES = (4, 2)
 
 
 def seconds(statement: Statement, target: Target) -> float | None:
-    if not _windows(statement):
-        return None
-    window = _best(statement)
-    return None if window.channels < target.lanes else choose_blocking(window, target)[0]
+    return choose_blocking(_best(statement), target)[0] if _windows(statement) else None
 
 
 @lru_cache(maxsize=1024)
@@ -133,23 +130,26 @@ def emission(task: Task, window: Window, blocking: Blocking) -> Emission:
     )
     weight = window.contraction.weight.tensor
     packed = {weight: _packing(task, window, blocking)}
-    sizes = zip(window.algorithms, window.taps, window.stride, strict=True)
-    rows, columns = (phase_weights(made, taps, stride) for made, taps, stride in sizes)
-    transforms = {weight: (rows, columns)}
+    rows, columns = window.algorithms
+    transforms = {weight: (rows.weights, columns.weights)}
     return Emission(kernel.write, chunks, plan, packed, kernel.scratch_bytes, transforms)
 
 
 def _packing(task: Task, window: Window, blocking: Blocking) -> Statement:
-    """`packed[panel, u, v, channel, lane] = G g G'`; u and v count products and their phases."""
+    """`packed[panel, u, v, row, column, channel, lane] = W[s*u + row, t*v + column, ...]`.
+
+    The taps of each phase, 0 past the last; their transform has products in place of u and v.
+    """
     contraction, weight = window.contraction, window.contraction.weight
     assert contraction.channel is not None
-    (u, v), width = contraction.taps, blocking.vectors * task.target.lanes
-    names = fresh(("panel", "lane"), set(dict(task.statement.extents)))
-    panel, lane = names.values()
-    source = contraction.weight_at(Affine(((panel, width), (lane, 1))))
-    sides = tuple(n * p for n, p in zip(window.sides, window.phases, strict=True))
-    products = dict(zip((u, v), sides, strict=True))
-    sizes = {panel: blocking.panels, **products, contraction.channel: window.channels, lane: width}
-    made = packing(task.statement, weight, source, sizes)
-    shape = (*sides, *dict(task.statement.shapes)[weight.tensor][2:])
-    return replace(made, shapes=((weight.tensor, shape),))
+    names = fresh(("panel", "row", "column", "lane"), set(dict(task.statement.extents)))
+    panel, row, column, lane = names.values()
+    width = blocking.vectors * task.target.lanes
+    (u, v), (height, breadth) = contraction.taps, window.phases
+    sizes = {panel: blocking.panels, u: window.reach[0], v: window.reach[1]}
+    sizes |= {row: height, column: breadth, contraction.channel: window.channels, lane: width}
+    taps = zip((u, v), window.stride, (row, column), strict=True)
+    access = [Affine(((tap, stride), (phase, 1))) for tap, stride, phase in taps]
+    features = contraction.weight_at(Affine(((panel, width), (lane, 1))))
+    source = Read(weight.tensor, (*access, *features.access[2:]))
+    return packing(task.statement, weight, source, sizes)

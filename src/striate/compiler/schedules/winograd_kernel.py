@@ -56,10 +56,8 @@ class Kernel:
         self.together = window.together(task.target)
         self.group_bytes = window.vectors(task.target) * blocking.rows * self.line
         self.v_step = _odd(self.groups * self.group_bytes)
-        # The weights of one phase, of the phases of a row, of a row of products and phases.
         self.u_phase = window.channels * self.width
-        self.u_step = window.phases[1] * self.u_phase
-        self.u_row = window.sides[1] * self.u_step
+        self.u_step = self.phases * self.u_phase
         # Bytes of the next product's weights to fetch with each vector of channels.
         lines = self.u_phase / CACHE_LINE / (self.groups * self.channel_vectors)
         self.fetch = math.ceil(lines) * CACHE_LINE
@@ -203,16 +201,13 @@ class Kernel:
     def _sums(self, panel: Value, first: Value, count: Offset) -> None:
         """M of `count` tiles and of a panel."""
         b, window, rows = self.builder, self.window, self.blocking.rows
-        height, breadth = window.sides
         weights = self.pointers[self.contraction.weight.tensor]
-        weights = b.at(weights, b.multiply(panel, height * window.phases[0] * self.u_row))
+        weights = b.at(weights, b.multiply(panel, window.products * self.u_step))
         with b.loop(0, window.products) as n:
-            row, column = b.divide(n.index, breadth), b.remainder(n.index, breadth)
-            u = b.at(weights, b.multiply(row, window.phases[0] * self.u_row))
-            u = b.at(u, b.multiply(column, self.u_step))
+            u = b.at(weights, b.multiply(n.index, self.u_step))
             v = b.at("%scratch", b.multiply(n.index, self.v_step))
             m = b.at("%scratch", b.add(self.m_offset, b.multiply(n.index, self.width)))
-            phases = self._phases_at((row, column))
+            phases = self._phases_at(n.index)
             with b.loop(0, b.divide(b.add(count, rows - 1), rows)) as group:
                 tile = b.add(first, b.multiply(group.index, rows))
                 self._fetch_outputs(n.index, panel, tile)
@@ -257,9 +252,10 @@ class Kernel:
         row, column = b.divide(n, breadth), b.remainder(n, breadth)
         return b.add(b.multiply(row, down), b.multiply(column, right))
 
-    def _phases_at(self, point: tuple[Offset, Offset]) -> tuple[Offset, Offset]:
+    def _phases_at(self, n: Value) -> tuple[Offset, Offset]:
         """The phases of rows and columns to sum over: those of fewer taps are 0 at infinity."""
         b, window, found = self.builder, self.window, list[Offset]()
+        point = b.divide(n, window.sides[1]), b.remainder(n, window.sides[1])
         sizes = zip(point, window.sides, window.phases, window.far_phases, strict=True)
         for place, side, every, far in sizes:
             if far == every:
@@ -282,10 +278,9 @@ class Kernel:
         zeros = [(b.vector, b.zero())] * (self.blocking.rows * self.blocking.vectors)
         with b.loop(0, phases[0], 1, zeros) as row:
             carried = [(b.vector, one) for one in row.values]
-            line = b.at(weights, b.multiply(row.index, self.u_row))
             with b.loop(0, phases[1], 1, carried) as column:
                 phase = b.add(b.multiply(row.index, self.window.phases[1]), column.index)
-                u = b.at(line, b.multiply(column.index, self.u_phase))
+                u = b.at(weights, b.multiply(phase, self.u_phase))
                 fetched = b.at(u, b.add(self.u_step, ahead))
                 following = [b.at(window, self._phase(phase)) for window in windows]
                 place = b.at(data, self._depth(phase))
