@@ -123,11 +123,11 @@ def run(
         values = operands[name]
         if name in emission.packing:
             packing = emission.packing[name]
+            values = interpret(packing, {name: values})
             if name in emission.transforms:
                 rows, columns = (np.array(m, np.float64) for m in emission.transforms[name])
-                values = np.einsum("au,uv...,bv->ab...", rows, values, columns).astype(np.float32)
-            values = interpret(packing, {name: values})
-            layout = Layout.dense(packing.shape)
+                values = np.einsum("au,kuv...,bv->kab...", rows, values, columns)
+            layout = Layout.dense(values.shape)
         buffers.append(Buffer(layout, values))
     result = Buffer(task.layouts[-1][1], np.full(stated.shape, 12345.678, np.float32))
     buffers.append(result)

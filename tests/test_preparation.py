@@ -165,29 +165,30 @@ def test_reads_below_the_array_are_left_to_the_interpreter() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("m", [2, 4])
-def test_transformed_weights(target: str, m: int) -> None:
-    matrix = algorithm(m, 3).weights
-    matrices = (matrix, matrix)
-    raw = array(20, 7, 3, 3)
+@pytest.mark.parametrize(("taps", "stride"), [(3, 1), (3, 2), (7, 2), (11, 4)])
+def test_transformed_weights(target: str, m: int, taps: int, stride: int) -> None:
+    reach = -(-taps // stride)
+    matrix = algorithm(m, reach).weights
+    raw = array(20, 7, taps, taps)
     weight = Parameter("W", raw.transpose(2, 3, 1, 0))
     scale = Parameter("s", array(20, seed=1))
     node = scaled(weight, scale)
-    side = m + 2
-    base = in_panels(weight, 16)
-    sizes = {**dict(base.extents), "u": side, "v": side}
-    packing = statement("PuviL", sizes, base.equation.expression, {"W": (side, side, 7, 20)})
+    # The last panel is partial, and so are the taps of some phases.
+    sizes = {"P": 2, "u": reach, "v": reach, "r": stride, "c": stride, "i": 7, "L": 16}
+    rows, columns = (Affine(((tap, stride), (phase, 1))) for tap, phase in ("ur", "vc"))
+    last = Affine((("P", 16), ("L", 1)))
+    source = Read("W", (rows, columns, *plain("i"), last))
+    packing = statement("PuvrciL", sizes, source, {"W": node.shape})
     preparer = Preparer((weight.array, scale.array))
-    place = preparer.constant(node, packing, matrices)
+    place = preparer.constant(node, packing, (matrix, matrix))
 
     def kernel(key: object, emission: Emission, schedule: str, equation: str) -> Kernel:
         code = object_code(emission.write().function("packed"), Target.named(target))
         return Kernel("packed", schedule, equation, "", None, code, 0)
 
     block = prepared(preparer.preparation(Target.named(target), kernel), 2)
-    turned = np.einsum(
-        "au,uvij,bv->abij", np.array(matrix, float), known(node), np.array(matrix, float)
-    )
-    wanted = interpret(packing, {"W": turned})
+    numbers = np.array(matrix, float)
+    wanted = np.einsum("au,Puv...,bv->Pab...", numbers, expected(node, packing), numbers)
     got = block[place.offset // 4 :][: wanted.size].reshape(wanted.shape)
     np.testing.assert_allclose(got, wanted, atol=1e-6)
 

@@ -13,7 +13,7 @@ from striate.compiler.layout import strides_in
 from striate.compiler.pack_code import BOUNDS, DIMS, Variant
 from striate.compiler.toom_cook import Matrices
 from striate.network.graph import Derived, Known
-from striate.notation.ir import Affine, Apply, Expression, Read, Statement
+from striate.notation.ir import Affine, Apply, Expression, Read, Shape, Statement
 from striate.transforms.rewrite import substitute
 
 # A thread that packs takes this much at once (bytes).
@@ -104,24 +104,23 @@ def copy(
     None for what the code cannot do.
     """
     order = [affine.index for affine in packing.equation.output.access if affine.index]
-    taps = _taps(packing, matrices)
-    if len(order) != len(packing.shape) or not 1 <= len(factors) <= 2 or taps is None:
+    if len(order) != len(packing.shape) or not 1 <= len(factors) <= 2:
         return None
     # A single number is one lane.
-    shape, order = (packing.shape, order) if order else ((1,), ["lane"])
+    shape, order = (packed_shape(packing, matrices), order) if order else ((1,), ["lane"])
     *outer, lane = order
-    extents = dict(zip(order, shape, strict=True))
+    taps = order[1:3] if matrices else []
+    extents = dict(zip(order, packing.shape or shape, strict=True))
     written = dict(zip(order, strides_in(tuple(range(len(order))), shape), strict=True))
     source, scale, *_ = [*map(_steps, factors, strides), {}]
-    sizes = {tap: len(matrix[0]) for tap, matrix in zip(taps, matrices or (), strict=True)}
-    limits = _limits(factors, {**extents, **sizes})
+    limits = _limits(factors, extents)
     dims = [index for index in outer if index not in taps and extents[index] > 1]
     bounded = {index for _, terms in limits or () for index in terms}
     dims = _merged(dims, extents, bounded, (written, source, scale))
     if scale.get(lane, 4) != 4 or limits is None or len(dims) > DIMS:
         return None
     involved = {*scale, *[index for _, terms in limits for index in terms]}
-    if involved & set(taps) or any(terms.get(lane, 0) not in (0, 1) for _, terms in limits):
+    if set(taps) & set(scale) or any(terms.get(lane, 0) not in (0, 1) for _, terms in limits):
         return None
     # The outermost is shared among threads; the others go through the source as it lies.
     dims = [*dims[:1], *sorted(dims[1:], key=lambda index: -abs(source.get(index, 0)))]
@@ -138,12 +137,19 @@ def copy(
     words += [table.get(index, 0) for table in (written, source, scale) for index in places]
     words += [table.get(tap, 0) for table in (source, written) for tap in taps or ("", "")]
     for limit, terms in [*limits, *[(_NO_LIMIT, _NO_TERMS)] * (BOUNDS - len(limits))]:
-        words += [limit, *[terms.get(index, 0) for index in (*places, lane)]]
+        words += [limit, *[terms.get(index, 0) for index in (*places, lane, *(taps or ("", "")))]]
     starts = (
         sum(step * affine.offset for step, affine in zip(stride, factor.access, strict=True))
         for factor, stride in zip(factors, strides, strict=True)
     )
-    return Copy(Variant(kind, len(factors) == 2, matrices), tuple(words), tuple(starts))
+    partial = any(terms.get(tap) for _, terms in limits for tap in taps)
+    return Copy(Variant(kind, len(factors) == 2, matrices, partial), tuple(words), tuple(starts))
+
+
+def packed_shape(packing: Statement, matrices: Matrices | None) -> Shape:
+    """The shape of what a packing writes: a transform has products in place of taps."""
+    panels, *rest = packing.shape or (1,)
+    return (panels, *map(len, matrices), *rest[2:]) if matrices else packing.shape
 
 
 def _merged(
@@ -159,16 +165,6 @@ def _merged(
         else:
             merged.append(index)
     return merged[::-1]
-
-
-def _taps(packing: Statement, matrices: Matrices | None) -> list[str] | None:
-    """The indices along which a transform with `matrices` goes; [] without one."""
-    if matrices is None:
-        return []
-    source = packing.equation.expression
-    assert isinstance(source, Read)
-    taps = [affine.index for affine in source.access[:2]]
-    return [tap for tap in taps if tap] if None not in taps else None
 
 
 def _steps(factor: Factor, strides: Strides) -> dict[str, int]:

@@ -4,8 +4,8 @@
       packed[n0*d0 + ... + n6*d6 + 4*l] = source[n0*s0 + ... + l*sl] * factor[n0*f0 + ... + 4*l]
 
 Sizes and strides are read at run time: one kernel packs the weights of all layers alike. Lanes past
-a bound are 0. With matrices M and N the source is read at each tap, and M source N' is written
-(Winograd's transform of weights).
+a bound are 0. With matrices M and N the source is read at each tap, 0 past a bound, and M source N'
+is written (Winograd's transform of weights).
 """
 
 from dataclasses import dataclass
@@ -16,17 +16,18 @@ from striate.compiler.target import Target
 from striate.compiler.toom_cook import Matrices, emit_transform
 
 DIMS = 7
-BOUNDS = 2
+BOUNDS = 3
 # The words (int64) of a descriptor: three for the chunks and lanes, then for each dimension its
 # size and its steps in the packed array, source and factor; the lane's step in the source; the
 # steps of the taps and of what becomes of them; then for each bound its limit and its coefficients
-# by dimension and lane.
+# by dimension, lane and tap.
 CHUNKS, LANES, LANE_STEP = 0, 1, 2
 SIZES = 3
 STEPS = SIZES + DIMS
 TAPS = STEPS + 3 * DIMS
 LIMITS = TAPS + 4
-WORDS = LIMITS + BOUNDS * (DIMS + 2)
+LIMIT_WORDS = DIMS + 4
+WORDS = LIMITS + BOUNDS * LIMIT_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,13 @@ class Variant:
     """What is decided when the code is written; all else is in the descriptor.
 
     `lanes` says how they lie in the source: side by side ("unit"), apart ("strided"), or apart with
-    the innermost dimension side by side ("transposed").
+    the innermost dimension side by side ("transposed"). `partial` says that not all taps are there.
     """
 
     lanes: str
     scaled: bool
     matrices: Matrices | None
+    partial: bool = False
 
 
 def emit_pack(variant: Variant, target: Target, chunks: int) -> Emission:
@@ -83,8 +85,8 @@ class _Pack:
         return b
 
     def _bound(self, bound: int, word: int) -> Value:
-        """A bound's limit (word 0) or the coefficient of a dimension, the lane's the last."""
-        return self._word(LIMITS + bound * (DIMS + 2) + word)
+        """A bound's limit (word 0) or the coefficient of a dimension, then the lane's and taps'."""
+        return self._word(LIMITS + bound * LIMIT_WORDS + word)
 
     def _moved(self, at: "_Place", dimension: int, index: Offset) -> "_Place":
         """The place `index` steps along a dimension."""
@@ -162,7 +164,7 @@ class _Pack:
         down, across, below, beside = (self._word(TAPS + k) for k in range(4))
         height, breadth = [len(m[0]) for m in matrices] if matrices else (1, 1)
         values = [
-            [self._load(self._tap(at.source, u, down, v, across), read) for v in range(breadth)]
+            [self._value(at, (u, v), (down, across), read) for v in range(breadth)]
             for u in range(height)
         ]
         values = [[self._scaled(value, factor) for value in row] for row in values]
@@ -172,6 +174,23 @@ class _Pack:
             for v, value in enumerate(row):
                 address = b.at(self.packed, self._tap(at.packed, u, below, v, beside))
                 self._store(value, address, written)
+
+    def _value(
+        self, at: "_Place", tap: tuple[int, int], steps: tuple[Value, Value], read: Value | None
+    ) -> Value:
+        """What the source holds for one tap."""
+        b, (u, v) = self.builder, tap
+        offset = self._tap(at.source, u, steps[0], v, steps[1])
+        if not self.variant.partial or tap == (0, 0):
+            return self._load(offset, read)
+        inside = "true"
+        for bound, room in enumerate(at.room):
+            used = self._tap(0, u, self._bound(bound, DIMS + 2), v, self._bound(bound, DIMS + 3))
+            more = b.emit(f"icmp sgt i64 {room}, {used}")
+            inside = b.emit(f"and i1 {inside}, {more}")
+        # Every phase has its first tap.
+        value = self._load(b.emit(f"select i1 {inside}, i64 {offset}, i64 {at.source}"), read)
+        return b.emit(f"select i1 {inside}, {b.vector} {value}, {b.vector} zeroinitializer")
 
     def _tap(self, start: Offset, u: int, down: Value, v: int, across: Value) -> Offset:
         b = self.builder

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from striate.compiler.layout import memory_order, strides_in
-from striate.compiler.pack import Copy, Factor, copy, product
+from striate.compiler.pack import Copy, Factor, copy, packed_shape, product
 from striate.compiler.pack_code import emit_pack
 from striate.compiler.program import Kernel, Pointer, Preparation, Program, Step, Value
 from striate.compiler.schedules.base import Emission
@@ -45,14 +45,15 @@ class Preparer:
         self, node: Known, packing: Statement | None, matrices: Matrices | None = None
     ) -> Pointer:
         """Where the constant `packing` of `node` will lie; the same for equal wishes."""
-        key = (_identity(node), packing)
+        key = (_identity(node), packing, matrices)
         if key not in self._places:
             self._places[key] = self._place(node, packing or copying(node.shape), matrices)
         return Pointer("constant", 0, self._places[key])
 
     def _place(self, node: Known, packing: Statement, matrices: Matrices | None) -> int:
         place = self.nbytes
-        nbytes = -(-4 * math.prod(packing.shape) // CACHE_LINE) * CACHE_LINE
+        shape = packed_shape(packing, matrices)
+        nbytes = -(-4 * math.prod(shape) // CACHE_LINE) * CACHE_LINE
         self.nbytes += nbytes
         factors = product(packing, node)
         made = copy(packing, factors, [_strides(factor) for factor in factors], matrices)

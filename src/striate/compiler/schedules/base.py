@@ -50,8 +50,8 @@ class Emission:
 
     `write` makes the code, which is not needed where the cache has it; `plan` says in words what
     was decided; `packing` maps an operand to the statement `packed[...] = operand[...]` whose
-    output the kernel reads in its stead; before that, the matrices M, N that `transforms` holds for
-    it are applied to the operand's first two axes: `M operand N'`.
+    output the kernel reads in its stead, transformed along its axes 1 and 2, `M packed N'`, by the
+    matrices M, N that `transforms` holds for the operand, if any.
     """
 
     write: Callable[[], Builder]

@@ -1,13 +1,21 @@
 """Winograd's convolution F(m x n, r x s): fewer products, more additions.
 
-    output tile[m, n] = epilogue(A' (sum over channels of (G g G') * (B' d B)) A)
+    output tile[m, n] = epilogue(A' (sum over phases and channels of (G g G') * (B' d B)) A)
 
 d is a window of m + r - 1 by n + s - 1 pixels, g the weights of r by s taps. F(4x4,3x3) multiplies
-36 times where the direct way does 144. It adds in another order: results differ from the direct
-way's by rounding, a few 1e-6 of the largest; they do not depend on tiles, blocks or threads.
+36 times where the direct way does 144.
+
+A convolution of stride 2 is the sum of four of stride 1: of even and odd rows and columns of the
+image, its phases, with the even and odd taps. All phases have the same points, so their products
+are summed before the one transform of the output: 7x7 taps become 4x4 ones on four phases, and 784
+products 169, for the phases of one tap less are 0 at one point. Stride 1 is the case of one phase.
+
+It adds in another order: results differ from the direct way's by rounding, a few 1e-6 of the
+largest; they do not depend on tiles, blocks or threads.
 Source: Lavin and Gray, "Fast algorithms for convolutional neural networks" (2015).
 """
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 
@@ -24,7 +32,7 @@ from striate.compiler.schedules.winograd_blocking import Blocking, Window, choos
 from striate.compiler.schedules.winograd_kernel import Kernel
 from striate.compiler.target import Target
 from striate.compiler.toom_cook import POINTS
-from striate.notation.ir import Affine, Statement
+from striate.notation.ir import Affine, Read, Statement
 from striate.transforms.rewrite import fresh
 
 name = "winograd"
@@ -35,10 +43,7 @@ TILES = (4, 2)
 
 
 def seconds(statement: Statement, target: Target) -> float | None:
-    if not _windows(statement):
-        return None
-    window = _best(statement)
-    return None if window.channels < target.lanes else choose_blocking(window, target)[0]
+    return choose_blocking(_best(statement), target)[0] if _windows(statement) else None
 
 
 @lru_cache(maxsize=1024)
@@ -49,7 +54,7 @@ def _best(statement: Statement) -> Window:
 
 
 def _windows(statement: Statement) -> list[Window]:
-    """The statement as a convolution of stride 1, in tiles of each size; [] if it isn't one."""
+    """The statement as a dense convolution, in tiles of each size; [] if it isn't one."""
     contraction = match_contraction(statement)
     if contraction is None or contraction.group or not contraction.feature:
         return []
@@ -60,7 +65,7 @@ def _windows(statement: Statement) -> list[Window]:
     found = [_window_axis(affine, contraction) for affine in (rows, columns)]
     if found[0] is None or found[1] is None:
         return []
-    (p, u), (q, v) = found[0], found[1]
+    (p, u, down), (q, v, right) = found[0], found[1]
     if (u, v) != contraction.taps or contraction.rows[-2:] != (p, q):
         return []
     if weight.access[:2] != (Affine(((u, 1),)), Affine(((v, 1),))):
@@ -71,38 +76,42 @@ def _windows(statement: Statement) -> list[Window]:
     taps = (extents[u], extents[v])
     outer = tuple((index, extents[index]) for index in contraction.rows[:-2])
     size, channels = (extents[p], extents[q]), extents[contraction.channel]
-    features = extents[contraction.feature]
+    features, stride = extents[contraction.feature], (down, right)
     return [
-        Window(contraction, outer, (p, q), size, taps, tile, channels, features)
-        for tile in _tiles(taps)
+        Window(contraction, outer, (p, q), size, taps, stride, tile, channels, features)
+        for tile in _tiles(taps, stride)
     ]
 
 
-def _tiles(taps: tuple[int, int]) -> list[tuple[int, int]]:
-    """The sizes of tiles for that many taps, none for a single one."""
-    most = max(taps)
+def _tiles(taps: tuple[int, int], stride: tuple[int, int]) -> list[tuple[int, int]]:
+    """The sizes of tiles for that many taps, none for phases of a single one."""
+    reach = [math.ceil(r / s) for r, s in zip(taps, stride, strict=True)]
+    most = max(reach)
     fitting = [m for m in TILES if most > 1 and m + most - 2 <= len(POINTS)]
-    return [(m if taps[0] > 1 else 1, m if taps[1] > 1 else 1) for m in fitting]
+    return [(m if reach[0] > 1 else 1, m if reach[1] > 1 else 1) for m in fitting]
 
 
-def _window_axis(affine: Affine, contraction: Contraction) -> tuple[str, str] | None:
-    """(output index, tap) of an access `p + u + constant`."""
-    if len(affine.terms) != 2 or any(step != 1 for _, step in affine.terms):
+def _window_axis(affine: Affine, contraction: Contraction) -> tuple[str, str, int] | None:
+    """(output index, tap, stride) of an access `stride*p + u + constant`."""
+    steps = dict(affine.terms)
+    taps = [i for i in steps if i in contraction.taps and steps[i] == 1]
+    rows = [i for i in steps if i in contraction.rows and steps[i] > 0]
+    if len(steps) != 2 or len(taps) != 1 or len(rows) != 1:
         return None
-    names = [index for index, _ in affine.terms]
-    taps = [i for i in names if i in contraction.taps]
-    rows = [i for i in names if i in contraction.rows]
-    return (rows[0], taps[0]) if len(taps) == len(rows) == 1 else None
+    return rows[0], taps[0], steps[rows[0]]
 
 
 def halo(statement: Statement) -> dict[str, Halo]:
     window = _best(statement)
-    data = window.contraction.data
-    margin = window_halo(statement, data)
+    contraction = window.contraction
+    whole = [count * m for count, m in zip(window.grid, window.tile, strict=True)]
+    sizes = zip(window.reach, window.stride, window.phases, strict=True)
+    taps = [(reach - 1) * stride + phases for reach, stride, phases in sizes]
+    read = dict(zip((*window.pixels, *contraction.taps), (*whole, *taps), strict=True))
+    extents = tuple((index, read.get(index, size)) for index, size in statement.extents)
+    margin = window_halo(replace(statement, extents=extents), contraction.data)
     assert margin is not None
-    sizes = zip(window.grid, window.tile, window.size, strict=True)
-    below, right = (count * m - size for count, m, size in sizes)
-    return {data.tensor: (margin[0], margin[1] + below, margin[2], margin[3] + right)}
+    return {contraction.data.tensor: margin}
 
 
 def emit(task: Task) -> Emission:
@@ -113,11 +122,11 @@ def emit(task: Task) -> Emission:
 def emission(task: Task, window: Window, blocking: Blocking) -> Emission:
     kernel = Kernel(task, window, blocking)
     chunks = -(-window.tiles // blocking.span) * blocking.parts
-    (m, n), (r, s) = window.tile, window.taps
+    (m, n), (r, s), (down, right) = window.tile, window.reach, window.phases
     plan = (
-        f"{name}: F({m}x{n},{r}x{s}), {window.tiles} tiles in blocks of {blocking.block}; register "
-        f"tile of {blocking.rows} by {blocking.vectors} vectors of {task.target.lanes}; "
-        f"{chunks} chunks"
+        f"{name}: F({m}x{n},{r}x{s}) on {down}x{right} phases, {window.tiles} tiles in blocks of "
+        f"{blocking.block}; register tile of {blocking.rows} by {blocking.vectors} vectors of "
+        f"{task.target.lanes}; {chunks} chunks"
     )
     weight = window.contraction.weight.tensor
     packed = {weight: _packing(task, window, blocking)}
@@ -127,15 +136,20 @@ def emission(task: Task, window: Window, blocking: Blocking) -> Emission:
 
 
 def _packing(task: Task, window: Window, blocking: Blocking) -> Statement:
-    """`packed[panel, u, v, channel, lane] = G g G'`, where u and v count products."""
+    """`packed[panel, u, v, row, column, channel, lane] = W[s*u + row, t*v + column, ...]`.
+
+    The taps of each phase, 0 past the last; their transform has products in place of u and v.
+    """
     contraction, weight = window.contraction, window.contraction.weight
     assert contraction.channel is not None
-    (u, v), width = contraction.taps, blocking.vectors * task.target.lanes
-    names = fresh(("panel", "lane"), set(dict(task.statement.extents)))
-    panel, lane = names.values()
-    source = contraction.weight_at(Affine(((panel, width), (lane, 1))))
-    products = dict(zip((u, v), window.sides, strict=True))
-    sizes = {panel: blocking.panels, **products, contraction.channel: window.channels, lane: width}
-    made = packing(task.statement, weight, source, sizes)
-    shape = (*window.sides, *dict(task.statement.shapes)[weight.tensor][2:])
-    return replace(made, shapes=((weight.tensor, shape),))
+    names = fresh(("panel", "row", "column", "lane"), set(dict(task.statement.extents)))
+    panel, row, column, lane = names.values()
+    width = blocking.vectors * task.target.lanes
+    (u, v), (height, breadth) = contraction.taps, window.phases
+    sizes = {panel: blocking.panels, u: window.reach[0], v: window.reach[1]}
+    sizes |= {row: height, column: breadth, contraction.channel: window.channels, lane: width}
+    taps = zip((u, v), window.stride, (row, column), strict=True)
+    access = [Affine(((tap, stride), (phase, 1))) for tap, stride, phase in taps]
+    features = contraction.weight_at(Affine(((panel, width), (lane, 1))))
+    source = Read(weight.tensor, (*access, *features.access[2:]))
+    return packing(task.statement, weight, source, sizes)

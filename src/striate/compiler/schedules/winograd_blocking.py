@@ -16,7 +16,9 @@ MOST_CHUNKS = 16
 # Cycles of one vector of one product, as measured (Zen 4): a multiply-add, in the cycles of the
 # target's peak; to transform a window and an output tile; what is more for windows that are not
 # near, and to read windows and weights past the second-level cache.
-EFFORT, WINDOW, OUTPUT, FAR_WINDOW, FAR_DATA, FAR_WEIGHTS = 0.93, 5, 5, 6, 3, 1
+EFFORT, WINDOW, OUTPUT, FAR_WINDOW, FAR_DATA, FAR_WEIGHTS = 0.91, 5, 5, 6, 3, 1
+# Cycles to begin a register tile; what is more for a vector of sums that fill that cache.
+BEGIN, FAR_SUMS = 25, 4
 # The share of a chunk that the last one keeps the others waiting, and that of the time in which
 # memory gives the weights which no work hides.
 LAST, EXPOSED = 0.03, 0.2
@@ -35,9 +37,29 @@ class Window:
     pixels: tuple[str, str]
     size: tuple[int, int]
     taps: tuple[int, int]
+    stride: tuple[int, int]
     tile: tuple[int, int]
     channels: int
     features: int
+
+    @property
+    def phases(self) -> tuple[int, int]:
+        """The phases of rows and of columns that have taps."""
+        rows, columns = (min(s, r) for s, r in zip(self.stride, self.taps, strict=True))
+        return rows, columns
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """The most taps of a phase; the point at infinity is zero where a phase has one less."""
+        rows, columns = (math.ceil(r / s) for r, s in zip(self.taps, self.stride, strict=True))
+        return rows, columns
+
+    @property
+    def far_phases(self) -> tuple[int, int]:
+        """The phases of rows and of columns that the point at infinity has: the first ones."""
+        sizes = zip(self.taps, self.stride, self.reach, strict=True)
+        rows, columns = (r - s * (reach - 1) for r, s, reach in sizes)
+        return rows, columns
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -50,17 +72,37 @@ class Window:
 
     @property
     def sides(self) -> tuple[int, int]:
-        height, breadth = (m + r - 1 for m, r in zip(self.tile, self.taps, strict=True))
+        height, breadth = (m + r - 1 for m, r in zip(self.tile, self.reach, strict=True))
         return height, breadth
 
     @property
     def algorithms(self) -> tuple[Algorithm, Algorithm]:
-        rows, columns = (algorithm(m, r) for m, r in zip(self.tile, self.taps, strict=True))
+        rows, columns = (algorithm(m, r) for m, r in zip(self.tile, self.reach, strict=True))
         return rows, columns
 
     @property
     def products(self) -> int:
         return math.prod(self.sides)
+
+    @property
+    def depth(self) -> int:
+        """The channels of all phases: the most terms of a product."""
+        return math.prod(self.phases) * self.channels
+
+    @property
+    def terms(self) -> int:
+        """The terms of all products of a tile."""
+        sizes = zip(self.sides, self.phases, self.far_phases, strict=True)
+        return self.channels * math.prod((n - 1) * all_ + far for n, all_, far in sizes)
+
+    def together(self, target: Target) -> int:
+        """The phases whose channels share a vector."""
+        return max(1, target.lanes // self.channels)
+
+    def vectors(self, target: Target) -> int:
+        """The vectors of a window's channels and phases."""
+        each = math.ceil(self.channels / target.lanes)
+        return math.ceil(math.prod(self.phases) / self.together(target)) * each
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +164,7 @@ def _cycles(window: Window, target: Target, rows: int, vectors: int) -> float:
     """Cycles for each multiply-add of vectors: at least 1, more for loads and latency."""
     products = rows * vectors
     # Every register tile reads the weights of a product again, from the first cache or the second.
-    panel = 4 * window.channels * vectors * target.lanes
+    panel = 4 * window.depth * vectors * target.lanes
     load = 1.5 if panel <= target.l1 // 2 else 3.0
     loads = (1.25 * rows + load * vectors) / products
     return max(1.0, loads, 12 / products) + 0.05 * loads
@@ -139,9 +181,9 @@ def fetches_windows(window: Window, target: Target, blocking: Blocking) -> bool:
 
     That is if there is one, and the second-level cache has room for it but not for the image.
     """
-    following = 4 * math.prod(window.tile) * blocking.block * window.channels
+    following = 4 * math.prod(window.tile) * blocking.block * window.depth
     room = _block_bytes(window, target, blocking) + following <= target.l2 * 7 // 8
-    return room and blocking.block < blocking.span and _is_far(window, target, window.channels)
+    return room and blocking.block < blocking.span and _is_far(window, target, window.depth)
 
 
 def fetches_outputs(window: Window, target: Target) -> bool:
@@ -156,18 +198,21 @@ def _is_far(window: Window, target: Target, channels: int) -> bool:
 
 def _block_bytes(window: Window, target: Target, blocking: Blocking) -> int:
     """The scratch memory of a block: V, and M of a panel."""
-    width = window.channels + blocking.vectors * target.lanes
-    return 4 * window.products * blocking.block * width
+    vectors = window.vectors(target) + blocking.vectors
+    return 4 * window.products * blocking.block * vectors * target.lanes
 
 
 def _seconds(window: Window, target: Target, blocking: Blocking) -> float:
     """The estimated time on one core."""
-    n, channels, lanes = window.products, window.channels, target.lanes
+    n, lanes = window.products, target.lanes
     span, block, near = blocking.span, blocking.block, target.l2 * 3 // 4
-    panels, vectors = math.ceil(blocking.panels / blocking.parts), math.ceil(channels / lanes)
+    panels, vectors = math.ceil(blocking.panels / blocking.parts), window.vectors(target)
     features = panels * blocking.vectors
-    cycles = EFFORT * _rows(span, block, blocking.rows) * channels * features
+    cycles = EFFORT * _rows(span, block, blocking.rows) * window.terms / n * features
     cycles *= _cycles(window, target, blocking.rows, blocking.vectors)
+    cycles += BEGIN * _rows(span, block, blocking.rows) / blocking.rows * panels
+    sums = 4 * n * block * blocking.vectors * lanes
+    cycles += FAR_SUMS * min(1.0, sums / target.l2) * span * features
     spilt = min(1.0, max(0.0, _block_bytes(window, target, blocking) / near - 1))
     # V is written once and read for each panel.
     cycles += (WINDOW + spilt * FAR_DATA * (1 + panels)) * span * vectors
@@ -175,14 +220,14 @@ def _seconds(window: Window, target: Target, blocking: Blocking) -> float:
     if not fetches_windows(window, target, blocking):
         cycles += FAR_WINDOW * span * vectors
     # A chunk finds no weights near; its later blocks do where they have stayed.
-    kept = 4 * n * channels * features * lanes <= near
-    cycles += FAR_WEIGHTS * channels * features * (1 if kept else math.ceil(span / block))
+    kept = 4 * window.terms * features * lanes <= near
+    cycles += FAR_WEIGHTS * window.terms / n * features * (1 if kept else math.ceil(span / block))
     spans = math.ceil(window.tiles / span)
     chunks = spans * blocking.parts
     # Few chunks wait long for the last of them.
     rounds = math.ceil(chunks / target.cores) * target.cores + LAST * target.cores
     work = n * cycles * rounds * 2.0 * lanes / target.flops_per_second
-    weights = 4.0 * n * channels * blocking.panels * blocking.vectors * lanes
+    weights = 4.0 * window.terms * blocking.panels * blocking.vectors * lanes
     # The cores read the same weights together; each block reads them again.
     passes = math.ceil(spans / target.cores) * math.ceil(span / block)
     memory = weights * (passes if weights > target.l3 else 1) / target.bytes_per_second

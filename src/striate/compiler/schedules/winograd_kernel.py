@@ -1,14 +1,15 @@
 """The code of Winograd's convolution: the equation is in `winograd`, the sizes in its blocking.
 
     for each block of tiles
-      V[n, group, channel, row] = (B' d B)[n] of every tile's input window
+      V[n, group, depth, row] = (B' d B)[n] of every phase of every tile's input window
       for each panel of output features
-        M[tile, n, feature] = sum over channels of V[n, tile, channel] * U[n, channel, feature]
+        M[tile, n, feature] = sum over depth of V[n, tile, depth] * U[n, depth, feature]
         output tile = epilogue(A' M A)
 
-U = G g G' is made when the weights are packed; V and M are scratch memory of the thread. A group is
-the tiles of one register tile: its channels lie together, a vector for each tile, so that V is read
-in order, as U is.
+U = G g G' is made when the weights are packed; V and M are scratch memory of the thread. The depth
+is the phases of rows and columns and their channels. A group is the tiles of one register tile: its
+channels lie together, a vector for each tile, so that V is read in order, as U is. Phases of few
+channels share a vector.
 
 What comes from memory is fetched while products are made, lest the rest wait for it: the weights of
 the next product; where images outgrow the cache, the windows of the next block and the lines that
@@ -16,7 +17,7 @@ outputs go to: pixel n of each with product n.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import product
 
@@ -36,6 +37,9 @@ from striate.notation.ir import Read
 CACHE_LINE = 64
 UNROLL = 4
 
+# Lanes of a vector: the first, the byte offset of what lies in it, and how many.
+Piece = tuple[int, int, int]
+
 
 class Kernel:
     """One emission; the fields are the places in scratch memory and their steps (bytes)."""
@@ -47,12 +51,15 @@ class Kernel:
         self.line = 4 * self.lanes
         self.width = blocking.vectors * self.line
         self.groups = math.ceil(blocking.block / blocking.rows)
+        self.phases = math.prod(window.phases)
         self.channel_vectors = math.ceil(window.channels / self.lanes)
-        self.group_bytes = self.channel_vectors * blocking.rows * self.line
+        self.together = window.together(task.target)
+        self.group_bytes = window.vectors(task.target) * blocking.rows * self.line
         self.v_step = _odd(self.groups * self.group_bytes)
-        self.u_step = window.channels * self.width
+        self.u_phase = window.channels * self.width
+        self.u_step = self.phases * self.u_phase
         # Bytes of the next product's weights to fetch with each vector of channels.
-        lines = self.u_step / CACHE_LINE / (self.groups * self.channel_vectors)
+        lines = self.u_phase / CACHE_LINE / (self.groups * self.channel_vectors)
         self.fetch = math.ceil(lines) * CACHE_LINE
         self.m_step = window.products * self.width
         self.m_offset = window.products * self.v_step
@@ -104,35 +111,90 @@ class Kernel:
     def _windows(self, first: Value, count: Offset) -> None:
         """V of `count` tiles."""
         b, line, data, rows = self.builder, self.line, self.contraction.data, self.blocking.rows
-        whole, rest = divmod(self.window.channels, self.lanes)
         with b.loop(0, count) as tile:
             place = self._place(b.add(first, tile.index))
             pixels = b.at(self.pointers[data.tensor], self._position(data, place))
             group = b.multiply(b.divide(tile.index, rows), self.group_bytes)
             row = b.multiply(b.remainder(tile.index, rows), line)
             target = b.at("%scratch", b.add(group, row))
-            if whole:
-                with b.loop(0, whole) as vector:
-                    source = b.at(pixels, b.multiply(vector.index, line))
-                    to = b.at(target, b.multiply(vector.index, rows * line))
-                    self._window_vector(source, to, None)
-            if rest:
-                to = b.at(target, whole * rows * line)
-                self._window_vector(b.at(pixels, whole * line), to, rest)
+            if self.together > 1:
+                for phase in range(0, self.phases, self.together):
+                    to = b.at(target, self._depth(phase))
+                    self._window_vector(pixels, to, self._pieces(phase))
+            else:
+                with b.loop(0, self.phases) as loop:
+                    pixel = b.at(pixels, self._phase(loop.index))
+                    self._window_phase(pixel, b.at(target, self._depth(loop.index)))
 
-    def _window_vector(self, pixels: Value, target: Value, lanes: int | None) -> None:
+    def _window_phase(self, pixels: Value, target: Value) -> None:
+        """The channels of one phase of a window."""
+        b, vector_bytes = self.builder, self.blocking.rows * self.line
+        whole, rest = divmod(self.window.channels, self.lanes)
+        if whole:
+            with b.loop(0, whole) as vector:
+                source = b.at(pixels, b.multiply(vector.index, self.line))
+                to = b.at(target, b.multiply(vector.index, vector_bytes))
+                self._window_vector(source, to, [(0, 0, self.lanes)])
+        if rest:
+            to = b.at(target, whole * vector_bytes)
+            self._window_vector(b.at(pixels, whole * self.line), to, [(0, 0, rest)])
+
+    def _phase(self, phase: Offset) -> Offset:
+        """The byte offset of a phase's pixels from those of the first."""
+        b, (_, breadth) = self.builder, self.window.phases
+        down, right = (self.task.step(self.contraction.data, tap) for tap in self.contraction.taps)
+        row, column = b.divide(phase, breadth), b.remainder(phase, breadth)
+        return b.add(b.multiply(row, down), b.multiply(column, right))
+
+    def _depth(self, phase: Offset) -> Offset:
+        """The byte offset of a phase's channels in V from those of the first."""
+        b, vector = self.builder, self.blocking.rows * self.line
+        if self.together == 1:
+            return b.multiply(phase, self.channel_vectors * vector)
+        lane = b.multiply(b.remainder(phase, self.together), 4 * self.window.channels)
+        return b.add(b.multiply(b.divide(phase, self.together), vector), lane)
+
+    def _pieces(self, first: int) -> list[Piece]:
+        """The pieces of the vector that begins with phase `first`."""
+        size, pieces = self.window.channels, list[Piece]()
+        for number, phase in enumerate(range(first, self.phases)[: self.together]):
+            lane, offset = number * size, self._phase(phase)
+            assert isinstance(offset, int), "the offset of a known phase"
+            if pieces and offset - pieces[-1][1] == 4 * (lane - pieces[-1][0]):
+                lane, offset, _ = pieces.pop()
+            pieces.append((lane, offset, (number + 1) * size - lane))
+        return pieces
+
+    def _window_vector(self, pixels: Value, target: Value, pieces: Sequence[Piece]) -> None:
         """One vector of channels of one window: B' d B."""
         b, data, window = self.builder, self.contraction.data, self.window
         down, right = (self.task.step(data, i) for i in window.pixels)
         height, breadth = window.sides
         values = [
-            [b.load(b.at(pixels, r * down + c * right), lanes) for c in range(breadth)]
+            [self._joined(b.at(pixels, r * down + c * right), pieces) for c in range(breadth)]
             for r in range(height)
         ]
         rows, columns = window.algorithms
         made = emit_transform(b, (rows.data, columns.data), values)
         for n, value in enumerate(value for row in made for value in row):
             b.store(value, b.at(target, n * self.v_step))
+
+    def _joined(self, pixel: Value, pieces: Sequence[Piece]) -> Value:
+        """A vector of pieces of memory."""
+        b, lanes = self.builder, self.lanes
+        lane, offset, count = pieces[0]
+        value = b.load(b.at(pixel, offset), count)
+        for lane, offset, count in pieces[1:]:
+            mask = ", ".join(f"i1 {int(lane <= k < lane + count)}" for k in range(lanes))
+            value = b.call(
+                b.vector,
+                f"llvm.masked.load.v{lanes}f32.p0",
+                f"ptr {b.at(pixel, offset - 4 * lane)}",
+                "i32 4",
+                f"<{lanes} x i1> <{mask}>",
+                f"{b.vector} {value}",
+            )
+        return value
 
     # M: the products
 
@@ -143,16 +205,16 @@ class Kernel:
         weights = b.at(weights, b.multiply(panel, window.products * self.u_step))
         with b.loop(0, window.products) as n:
             u = b.at(weights, b.multiply(n.index, self.u_step))
-            ahead = b.at(u, self.u_step)
             v = b.at("%scratch", b.multiply(n.index, self.v_step))
             m = b.at("%scratch", b.add(self.m_offset, b.multiply(n.index, self.width)))
+            phases = self._phases_at(n.index)
             with b.loop(0, b.divide(b.add(count, rows - 1), rows)) as group:
                 tile = b.add(first, b.multiply(group.index, rows))
                 self._fetch_outputs(n.index, panel, tile)
                 windows = self._following_windows(n.index, panel, tile)
                 data = b.at(v, b.multiply(group.index, self.group_bytes))
-                fetched = b.at(ahead, b.multiply(group.index, self.channel_vectors * self.fetch))
-                sums = self._products(data, u, fetched, windows)
+                ahead = b.multiply(group.index, self.channel_vectors * self.fetch)
+                sums = self._product(phases, data, u, ahead, windows)
                 to = b.at(m, b.multiply(group.index, rows * self.m_step))
                 places = product(range(rows), range(self.blocking.vectors))
                 for total, (row, k) in zip(sums, places, strict=True):
@@ -190,13 +252,48 @@ class Kernel:
         row, column = b.divide(n, breadth), b.remainder(n, breadth)
         return b.add(b.multiply(row, down), b.multiply(column, right))
 
-    def _products(
-        self, data: Value, weights: Value, ahead: Value, windows: list[Value]
+    def _phases_at(self, n: Value) -> tuple[Offset, Offset]:
+        """The phases of rows and columns to sum over: those of fewer taps are 0 at infinity."""
+        b, window, found = self.builder, self.window, list[Offset]()
+        point = b.divide(n, window.sides[1]), b.remainder(n, window.sides[1])
+        sizes = zip(point, window.sides, window.phases, window.far_phases, strict=True)
+        for place, side, every, far in sizes:
+            if far == every:
+                found.append(every)
+                continue
+            infinite = b.emit(f"icmp eq i64 {place}, {side - 1}")
+            found.append(b.emit(f"select i1 {infinite}, i64 {far}, i64 {every}"))
+        return found[0], found[1]
+
+    def _product(
+        self,
+        phases: tuple[Offset, Offset],
+        data: Value,
+        weights: Value,
+        ahead: Offset,
+        windows: list[Value],
     ) -> list[Value]:
-        """The register tile of tiles by vectors of features, over all channels."""
+        """The register tile of tiles by vectors of features, over the channels of all phases."""
+        b = self.builder
+        zeros = [(b.vector, b.zero())] * (self.blocking.rows * self.blocking.vectors)
+        with b.loop(0, phases[0], 1, zeros) as row:
+            carried = [(b.vector, one) for one in row.values]
+            with b.loop(0, phases[1], 1, carried) as column:
+                phase = b.add(b.multiply(row.index, self.window.phases[1]), column.index)
+                u = b.at(weights, b.multiply(phase, self.u_phase))
+                fetched = b.at(u, b.add(self.u_step, ahead))
+                following = [b.at(window, self._phase(phase)) for window in windows]
+                place = b.at(data, self._depth(phase))
+                column.following = self._products(place, u, fetched, following, column.values)
+            row.following = column.values
+        return row.values
+
+    def _products(
+        self, data: Value, weights: Value, ahead: Value, windows: list[Value], sums: list[Value]
+    ) -> list[Value]:
+        """The register tile over the channels of one phase."""
         b = self.builder
         whole, rest = divmod(self.window.channels, self.lanes)
-        sums = [b.zero()] * (self.blocking.rows * self.blocking.vectors)
         if whole:
             carried = [("ptr", data), ("ptr", ahead), ("ptr", weights)]
             carried += [(b.vector, one) for one in sums]
