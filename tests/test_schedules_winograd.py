@@ -104,6 +104,21 @@ def test_the_kernel_is_the_equation(
             check(winograd, stated, target, rounding=ROUNDING)
 
 
+@pytest.mark.parametrize("size", [(5, 5), (10, 15), (35, 35)])
+def test_images_of_whole_fives_have_tiles_of_five(size: tuple[int, int]) -> None:
+    stated = statement(CONVOLUTION, {"W": (3, 3, 21, 50), "x": (1, *size, 21)})
+    assert winograd._windows(stated)[0].tile == (5, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "_best", lambda stated: winograd._windows(stated)[0])
+        check(winograd, stated, RUNNABLE[0], rounding=2 * ROUNDING)
+
+
+@pytest.mark.parametrize(("taps", "size"), [((3, 3), (35, 34)), ((5, 5), (35, 35))])
+def test_others_have_not(taps: tuple[int, int], size: tuple[int, int]) -> None:
+    stated = statement(CONVOLUTION, {"W": (*taps, 21, 50), "x": (1, *size, 21)})
+    assert {window.tile for window in winograd._windows(stated)} <= {(4, 4), (2, 2)}
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("span", [5, 20])
 @pytest.mark.parametrize("block", [3, 5])

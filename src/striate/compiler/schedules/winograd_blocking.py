@@ -17,6 +17,8 @@ MOST_CHUNKS = 16
 # target's peak; to transform a window and an output tile; what is more for windows that are not
 # near, and to read windows and weights past the second-level cache.
 EFFORT, WINDOW, OUTPUT, FAR_WINDOW, FAR_DATA, FAR_WEIGHTS = 0.91, 5, 5, 6, 3, 1
+# A transform of more values than this spills registers: it takes as the square of their number.
+UNSPILT = 36
 # Cycles to begin a register tile; what is more for a vector of sums that fill that cache.
 BEGIN, FAR_SUMS = 25, 4
 # The share of a chunk that the last one keeps the others waiting, and that of the time in which
@@ -215,8 +217,9 @@ def _seconds(window: Window, target: Target, blocking: Blocking) -> float:
     cycles += FAR_SUMS * min(1.0, sums / target.l2) * span * features
     spilt = min(1.0, max(0.0, _block_bytes(window, target, blocking) / near - 1))
     # V is written once and read for each panel.
-    cycles += (WINDOW + spilt * FAR_DATA * (1 + panels)) * span * vectors
-    cycles += OUTPUT * span * features
+    effort = max(1.0, n / UNSPILT) ** 2
+    cycles += (effort * WINDOW + spilt * FAR_DATA * (1 + panels)) * span * vectors
+    cycles += effort * OUTPUT * span * features
     if not fetches_windows(window, target, blocking):
         cycles += FAR_WINDOW * span * vectors
     # A chunk finds no weights near; its later blocks do where they have stayed.
