@@ -50,9 +50,7 @@ class Plan:
     watched: bool = False
 
 
-def make_plan(
-    graph: Graph, target: Target, algorithm: str = "auto", watched: bool = False
-) -> Plan:
+def make_plan(graph: Graph, target: Target, algorithm: str = "auto", watched: bool = False) -> Plan:
     """Choose schedules, give every tensor a place, and order the work into phases.
 
     With `watched` the outputs are tensors like others, whose place may be taken when they were

@@ -3,8 +3,8 @@
 A tensor of a network is called as torchvision's feature extraction calls it: by the path of the
 module that gives it (`layer1.0.conv2`), or by its label, which `striate inspect` prints and which
 also names what no module gives (`layer1.0.add`). What is called more than once is numbered from the
-second time on: `layer1.0.relu`, `layer1.0.relu_1`. Besides, `stride4` is the last feature map with
-a pixel stride of 4, whatever it is called.
+second time on: `layer1.0.relu`, `layer1.0.relu_1`. Besides, `input` is the image itself, and
+`stride4` the last feature map with a pixel stride of 4, whatever it is called.
 """
 
 import re
@@ -198,7 +198,7 @@ class _Drawing:
         calls = tuple(drawing.record)
         done = [node for call in calls for node in (call.input, call.output) if node is not None]
         nodes = Graph((), tuple(done)).nodes()
-        tensors: dict[str, Node] = {}
+        tensors: dict[str, Node] = {"input": given}
         tensors |= {n.label: n for n in nodes if isinstance(n, Computed | Concatenated)}
         tensors |= {call.name: call.output for call in calls if call.output is not None}
         return _Drawing(calls, tensors, error)
