@@ -5,8 +5,10 @@ over the layers of each layer's own small map of scores, enlarged. No hypercolum
 is ever made.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -27,16 +29,24 @@ from striate.columns import (
 )
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from striate.images import Preset
     from striate.images.loading import Source
     from striate.layers import Module
 
+# Pixels of the longer side of what the network is shown: it was trained on objects, not details.
+LONGEST = 1024
 # Pixels that tell how much each feature varies over the image, and what its regions are.
 _SAMPLE = 2000
-# How little the logistic regression is held back, where every layer's features together vary by 1.
-_FREEDOM = 1.0
+# How little the logistic regression is held back (scikit-learn's C).
+_FREEDOM = 10.0
 # Directions of the hypercolumns that regions are told apart by.
 _COMPONENTS = 16
+
+
+class UnavailableError(ValueError):
+    """A library that is not installed, and how to install it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,7 @@ def segment(
     outside: object,
     layers: Sequence[str] | None = None,
     *,
+    longest: int | None = LONGEST,
     preset: "Preset | None" = None,
     threads: int | None = None,
 ) -> Segmentation:
@@ -64,13 +75,14 @@ def segment(
 
     `inside` and `outside` are pixels `[n, 2]` (row x, column y, from 0 on). A logistic regression
     learns from their hypercolumns (bilinear) and is asked about every pixel. `model`, `image`,
-    `layers` and `preset` are as for `hypercolumns`. Needs scikit-learn. Raises ImageError,
-    ValueError, TypeError, and ModuleNotFoundError that says what to install.
+    `layers` and `preset` are as for `hypercolumns`; the network is shown an image whose longer side
+    has at most `longest` pixels, the answer has the image's own. Needs scikit-learn. Raises
+    ImageError, ValueError, TypeError, and UnavailableError that says what to install.
     """
     check()
-    pixels, passage = _prepared(model, image, layers, preset, threads)
+    scene = _Scene.of(model, image, layers, longest, preset, threads)
     given = [
-        checked_pixels(at, pixels.shape[:2], name)
+        checked_pixels(at, scene.size, name)
         for at, name in ((inside, "inside"), (outside, "outside"))
     ]
     for at, name in zip(given, ("inside", "outside"), strict=True):
@@ -78,11 +90,11 @@ def segment(
             raise ValueError(f"{name} has no pixels; expected one or more")
     labels = np.repeat([1, 0], [len(at) for at in given])
     points = np.concatenate(given)
-    sampled = _columns(passage, pixels, np.concatenate([points, _sample(pixels)]))
-    shift, scale = _standard(passage, sampled[len(points) :])
+    sampled = scene.columns(np.concatenate([points, scene.sample()]))
+    shift, scale = scene.standard(sampled[len(points) :])
     weights, bias = _learned((sampled[: len(points)] - shift) * scale, labels)
     weights = weights * scale
-    scores = _scores(passage, pixels, weights[:, np.newaxis])[..., 0]
+    scores = scene.scores(weights[:, np.newaxis])[..., 0]
     scores += bias - float(shift @ weights)
     return Segmentation(scores > 0, scores)
 
@@ -93,6 +105,7 @@ def regions(
     count: int,
     layers: Sequence[str] | None = None,
     *,
+    longest: int | None = LONGEST,
     preset: "Preset | None" = None,
     threads: int | None = None,
 ) -> NDArray[np.int64]:
@@ -104,14 +117,14 @@ def regions(
     check()
     if not 2 <= count <= 256:
         raise ValueError(f"regions is {count}, expected 2 to 256")
-    pixels, passage = _prepared(model, image, layers, preset, threads)
-    sampled = _columns(passage, pixels, _sample(pixels))
-    shift, scale = _standard(passage, sampled)
+    scene = _Scene.of(model, image, layers, longest, preset, threads)
+    sampled = scene.columns(scene.sample())
+    shift, scale = scene.standard(sampled)
     centres = _centres((sampled - shift) * scale, count)
     # The nearest centre c of z is the one with the largest c.z - |c|^2 / 2, which is linear in z.
     weights = (centres * scale).T
     bias = -shift @ weights - (centres**2).sum(1) / 2
-    scores = _scores(passage, pixels, weights)
+    scores = scene.scores(weights)
     scores += bias.astype(np.float32)
     nearest = scores.argmax(-1)
     order = np.argsort(-np.bincount(nearest.ravel(), minlength=count), kind="stable")
@@ -119,50 +132,85 @@ def regions(
 
 
 def check() -> None:
-    """Raises ModuleNotFoundError where scikit-learn is not there."""
+    """Raises UnavailableError where scikit-learn is not there."""
     if find_spec("sklearn") is None:
-        raise ModuleNotFoundError("segmenting needs scikit-learn: pip install 'striate[segment]'")
+        raise UnavailableError("segmenting needs scikit-learn: pip install 'striate[segment]'")
 
 
-def _prepared(
-    model: "str | Module",
-    image: "Source | Array",
-    layers: Sequence[str] | None,
-    preset: "Preset | None",
-    threads: int | None,
-) -> tuple[Array, Passage]:
-    network = network_of(model)
-    pixels = pixels_of(image, preset or preset_of(network))
-    return pixels, Passage.of(network, pixels.shape, layers, threads)
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """What the network is shown, and the layers watched; all else is said in the image's pixels.
 
-
-def _sample(pixels: Array) -> Pixels:
-    """Pixels of all parts of the image `[n, 2]`, always the same."""
-    random = np.random.default_rng(0)
-    rows, columns, _ = pixels.shape
-    return np.stack([random.integers(0, rows, _SAMPLE), random.integers(0, columns, _SAMPLE)], 1)
-
-
-def _columns(passage: Passage, pixels: Array, at: Pixels) -> Array:
-    """The hypercolumns of the pixels `at`, bilinear."""
-    values = np.empty((len(at), passage.features), np.float32)
-
-    def see(layer: Layer, cells: Array) -> None:
-        values[:, layer.columns] = Grid(layer, "bilinear").take(cells, at)
-
-    passage.run(pixels, see)
-    return values
-
-
-def _standard(passage: Passage, columns: Array) -> tuple[Array, Array]:
-    """What to take off each feature, and what to multiply it by.
-
-    Each layer's features then vary by 1 together, so that large layers do not outvote small ones.
+    `size` is the image's (rows, columns); the layers' strides are pixels of the image.
     """
-    scale = 1.0 / np.maximum(columns.std(0), 1e-6)
-    for layer in passage.layers:
-        scale[layer.columns] /= np.sqrt(layer.shape[-1])
-    return columns.mean(0), scale.astype(np.float32)
+
+    size: tuple[int, int]
+    pixels: Array
+    passage: Passage
+
+    @staticmethod
+    def of(
+        model: "str | Module",
+        image: "Source | Array",
+        layers: Sequence[str] | None,
+        longest: int | None,
+        preset: "Preset | None",
+        threads: int | None,
+    ) -> "_Scene":
+        """The scene of an image, reduced to `longest` pixels."""
+        from striate.images import load, reduced
+
+        network = network_of(model)
+        given: Image | Array = image if isinstance(image, np.ndarray) else load(image)
+        size = given.shape[:2] if isinstance(given, np.ndarray) else given.size[::-1]
+        shown = given if isinstance(given, np.ndarray) else reduced(given, longest)
+        pixels = pixels_of(shown, preset or preset_of(network))
+        passage = Passage.of(network, pixels.shape, layers, threads)
+        rows, columns = (Fraction(n, m) for n, m in zip(size, pixels.shape, strict=False))
+        scaled = [
+            replace(layer, stride=(layer.stride[0] * rows, layer.stride[1] * columns))
+            for layer in passage.layers
+        ]
+        return _Scene((size[0], size[1]), pixels, replace(passage, layers=tuple(scaled)))
+
+    def sample(self) -> Pixels:
+        """Pixels of all parts of the image `[n, 2]`, always the same."""
+        random = np.random.default_rng(0)
+        return np.stack([random.integers(0, n, _SAMPLE) for n in self.size], 1)
+
+    def columns(self, at: Pixels) -> Array:
+        """The hypercolumns of the pixels `at`, bilinear."""
+        values = np.empty((len(at), self.passage.features), np.float32)
+
+        def see(layer: Layer, cells: Array) -> None:
+            values[:, layer.columns] = Grid(layer, "bilinear").take(cells, at)
+
+        self.passage.run(self.pixels, see)
+        return values
+
+    def standard(self, columns: Array) -> tuple[Array, Array]:
+        """What to take off each feature, and what to multiply it by.
+
+        The features of each layer then vary together by its share: layers of many features do not
+        outvote others. Coarse maps know what a thing is, fine ones where it ends; the share of a
+        map with stride f is sqrt(f), which was best on pictures with known masks.
+        """
+        steps = [math.sqrt(layer.stride[0] * layer.stride[1]) for layer in self.passage.layers]
+        scale = 1.0 / np.maximum(columns.std(0), 1e-6)
+        for layer, step in zip(self.passage.layers, steps, strict=True):
+            scale[layer.columns] *= math.sqrt(step / max(steps) / layer.shape[-1])
+        return columns.mean(0), scale.astype(np.float32)
+
+    def scores(self, weights: Array) -> Array:
+        """`[x,y,k]`: every pixel's hypercolumn (bilinear) times `weights` `[features, k]`."""
+        scores = np.zeros((*self.size, weights.shape[1]), np.float32)
+
+        def see(layer: Layer, cells: Array) -> None:
+            own = np.ascontiguousarray(cells) @ weights[layer.columns]
+            Grid(layer, "bilinear").spread(own, scores, add=True)
+
+        self.passage.run(self.pixels, see)
+        return scores
 
 
 def _learned(columns: Array, labels: NDArray[np.int64]) -> tuple[Array, float]:
@@ -178,15 +226,3 @@ def _centres(columns: Array, count: int) -> Array:
     reduction = decomposition.PCA(components, random_state=0).fit(columns)
     found = cluster.KMeans(count, n_init=4, random_state=0).fit(reduction.transform(columns))
     return np.asarray(found.cluster_centers_ @ reduction.components_, np.float32)
-
-
-def _scores(passage: Passage, pixels: Array, weights: Array) -> Array:
-    """`[x,y,k]`: every pixel's hypercolumn (bilinear) times `weights` `[features, k]`."""
-    scores = np.zeros((*pixels.shape[:2], weights.shape[1]), np.float32)
-
-    def see(layer: Layer, cells: Array) -> None:
-        own = np.ascontiguousarray(cells) @ weights[layer.columns]
-        Grid(layer, "bilinear").spread(own, scores, add=True)
-
-    passage.run(pixels, see)
-    return scores

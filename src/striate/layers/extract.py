@@ -134,12 +134,15 @@ def survey(model: "Module", shape: "Shape", *, layout: Layout = "NHWC") -> Surve
         (call, of_call(call.input, twin.input), of_call(call.output, twin.output))
         for call, twin in zip(one.calls, other.calls, strict=False)
     ]
-    # Of a tensor's names the outermost module's.
-    outer = sorted(one.tensors, key=lambda name: (name != "", -name.count(".")))
+    # Of a tensor's names the outermost module's. A pooling to one cell is the map that it pools
+    # where that has one cell; but only one of them grows.
+    outer = sorted(strides, key=lambda name: -name.count("."))
+    image = one.tensors["input"]
     named = {id(one.tensors[name]): name for name in outer}
     stages: dict[int, str] = {}
     for node, stride in _between_parts(calls):
-        if stride[0] == stride[1] and stride[0].denominator == 1 and id(node) in named:
+        square = stride[0] == stride[1] and stride[0].denominator == 1
+        if square and id(node) in named and node is not image:
             stages[int(stride[0])] = named[id(node)]
     return Survey({f"stride{n}": stages[n] for n in sorted(stages)}, strides)
 
