@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from striate.images.loading import Source
     from striate.layers import Module
 
-# Pixels of the longer side of what the network is shown: it was trained on objects, not details.
-LONGEST = 1024
+# Pixels of the longer side of what the network is shown: more than it was trained on, and the size
+# at which pictures with known masks were measured.
+LONGEST = 640
 # Pixels that tell how much each feature varies over the image, and what its regions are.
 _SAMPLE = 2000
 # How little the logistic regression is held back (scikit-learn's C).

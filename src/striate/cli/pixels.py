@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from striate.compiler.files import write_atomically
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -49,6 +47,8 @@ def check_suffix(path: Path, suffix: str, option: str = "--output") -> None:
 
 def write_png(path: Path, picture: "Image") -> None:
     """The picture as a file that is there complete or not at all."""
+    from striate.compiler.files import write_atomically
+
     content = io.BytesIO()
     picture.save(content, "PNG")
     write_atomically(path, [content.getbuffer()], durable=True)
