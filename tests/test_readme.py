@@ -53,6 +53,8 @@ def test_there_are_commands() -> None:
         "explain",
         "bench",
         "compile",
+        "hypercolumns",
+        "segment",
     }
 
 

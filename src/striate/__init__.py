@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from striate import images, layers, models, notation, weights
     from striate.classification import Classification, Guess, classify
+    from striate.columns import Hypercolumns, hypercolumns
     from striate.dense_maps import DenseNetwork, Geometry, dense
     from striate.inspection import Inspection, inspect
     from striate.layers import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         conv2d,
         dropout,
         equation,
+        features,
         flatten,
         global_avg_pool2d,
         im2col,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         sigmoid,
         softmax,
     )
+    from striate.segmentation import Segmentation, regions, segment
     from striate.weights.artifact import CompiledNetwork, load, save
 
 __version__ = "0.1.0"
@@ -45,8 +48,10 @@ __all__ = [
     "DenseNetwork",
     "Geometry",
     "Guess",
+    "Hypercolumns",
     "Inspection",
     "Module",
+    "Segmentation",
     "Sequential",
     "adaptive_avg_pool2d",
     "avg_pool2d",
@@ -58,8 +63,10 @@ __all__ = [
     "dense",
     "dropout",
     "equation",
+    "features",
     "flatten",
     "global_avg_pool2d",
+    "hypercolumns",
     "im2col",
     "images",
     "inspect",
@@ -71,9 +78,11 @@ __all__ = [
     "max_pool2d",
     "models",
     "notation",
+    "regions",
     "relu",
     "relu6",
     "save",
+    "segment",
     "sigmoid",
     "softmax",
     "weights",
@@ -84,7 +93,9 @@ _HOMES = {
     "striate.inspection": frozenset(["Inspection", "inspect"]),
     "striate.weights.artifact": frozenset(["CompiledNetwork", "load", "save"]),
     "striate.classification": frozenset(["Classification", "Guess", "classify"]),
+    "striate.columns": frozenset(["Hypercolumns", "hypercolumns"]),
     "striate.dense_maps": frozenset(["DenseNetwork", "Geometry", "dense"]),
+    "striate.segmentation": frozenset(["Segmentation", "regions", "segment"]),
 }
 
 

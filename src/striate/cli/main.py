@@ -14,9 +14,11 @@ from striate.cli.compile import compile
 from striate.cli.dense import dense
 from striate.cli.explain import explain
 from striate.cli.guard import DONE, INTERRUPTED, UNUSABLE, discard_output, guarded, message, say
+from striate.cli.hypercolumns import hypercolumns
 from striate.cli.inspect import inspect
 from striate.cli.models import models
 from striate.cli.race import race
+from striate.cli.segment import segment
 from striate.cli.tune import tune
 
 app = typer.Typer(
@@ -27,7 +29,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (classify, dense, models, inspect, explain, bench, tune, race, compile):
+COMMANDS = (
+    *(classify, dense, hypercolumns, segment),
+    *(models, inspect, explain, bench, tune, race, compile),
+)
+for command in COMMANDS:
     app.command()(guarded(command))
 
 

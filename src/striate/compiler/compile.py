@@ -15,11 +15,11 @@ from striate.compiler.parallel import Compilers
 from striate.compiler.place import levels
 from striate.compiler.plan import Plan, Work, make_plan
 from striate.compiler.preparation import Preparer
-from striate.compiler.program import Kernel, Pointer, Program, Step
+from striate.compiler.program import Kernel, Pointer, Program, Step, View
 from striate.compiler.schedules import generic, planes, staged
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.target import Target
-from striate.network.graph import Graph, Known
+from striate.network.graph import Graph, Known, Node
 from striate.notation import multiply_adds, to_text
 from striate.notation.ir import Statement
 from striate.transforms.features_last import features_last
@@ -31,18 +31,20 @@ from striate.transforms.read_through import read_through
 
 
 def compile_graph(
-    graph: Graph, target: Target | None = None, *, algorithm: str = "auto"
+    graph: Graph, target: Target | None = None, *, algorithm: str = "auto", watched: bool = False
 ) -> Program:
     """The program that computes `graph`'s outputs from its inputs on `target` (default: this CPU).
 
     With algorithm "direct" every sum is taken in its equation's order; "auto" may reorder sums
     (Winograd), which moves results by a few 1e-6 of the largest. Raises ValueError for another.
+    With `watched` the outputs stay in the arena, as views that last for as long as the network
+    itself needs them: nothing is copied, and they take no memory of their own.
     """
     target = target or Target.host()
     arrays = graph.arrays()
     graph = _transformed(graph, target, algorithm)
-    plan = make_plan(graph, target, algorithm)
-    parts = worthwhile_parts(plan, target)
+    plan = make_plan(graph, target, algorithm, watched)
+    parts = 1 if watched else worthwhile_parts(plan, target)
     part = divided(graph, parts) if parts > 1 else None
     if part is not None:
         plan = make_plan(part, target, algorithm)
@@ -117,6 +119,7 @@ class _Assembly:
         for work in self.plan.work:
             self._add_work(work)
         graph = self.plan.graph
+        watched = self.plan.watched
         return Program(
             tuple(self.kernels),
             tuple(tuple(self.phases[key]) for key in sorted(self.phases)),
@@ -124,8 +127,16 @@ class _Assembly:
             self.preparer.preparation(self.target, self._compiled),
             self.plan.arena_bytes + self.extra_bytes,
             tuple((node.name, node.shape) for node in graph.inputs),
-            tuple(node.shape for node in graph.outputs),
+            () if watched else tuple(node.shape for node in graph.outputs),
+            views=tuple(self._view(node) for node in graph.outputs) if watched else (),
         )
+
+    def _view(self, node: Node) -> View:
+        """Where `node` lies in the arena, and after which phase."""
+        number = sorted(self.phases).index(2 * self.level[id(node)])
+        layout = self.plan.layouts[id(node)]
+        offset = self.plan.pointers[id(node)].offset + layout.origin
+        return View(number, offset, node.shape, layout.strides)
 
     def _add_border(self, layout: Layout, offset: int, phase: int) -> None:
         def emit() -> Emission:

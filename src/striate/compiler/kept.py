@@ -13,14 +13,14 @@ from striate.network.graph import Computed, Concatenated, Derived, Graph, Input,
 from striate.notation.ir import Statement
 
 
-def program_of(graph: Graph, *, algorithm: str = "auto") -> Program:
+def program_of(graph: Graph, *, algorithm: str = "auto", watched: bool = False) -> Program:
     """The program of `graph` on this CPU, read if a graph alike was compiled before.
 
     Graphs are alike whose parameters differ in nothing but their numbers.
     """
     cpu = fingerprint() or repr(Target.host())
     measured = repr(sorted(tuned().choices().items()))
-    key = "\n".join((signature(graph), algorithm, cpu, measured, version()))
+    key = "\n".join((signature(graph), algorithm, f"{watched=}", cpu, measured, version()))
     content = code_cache().get(key)
     if content is not None:
         try:
@@ -30,7 +30,7 @@ def program_of(graph: Graph, *, algorithm: str = "auto") -> Program:
     if content is None:
         from striate.compiler.compile import compile_graph
 
-        program = compile_graph(graph, algorithm=algorithm)
+        program = compile_graph(graph, algorithm=algorithm, watched=watched)
         code_cache().put(key, dumps(program))
     assert program.preparation is not None
     return replace(program, preparation=replace(program.preparation, parameters=graph.arrays()))

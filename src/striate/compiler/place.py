@@ -17,7 +17,7 @@ class Home:
     feature: int
 
 
-def homes(graph: Graph) -> tuple[dict[int, Home], set[tuple[int, int]]]:
+def homes(graph: Graph, watched: bool = False) -> tuple[dict[int, Home], set[tuple[int, int]]]:
     """The home of every node (by id), and the (concatenation, part) pairs that need a copy first.
 
     Concatenations are placed from the last to the first, so that a growing one (DenseNet's) finds
@@ -25,7 +25,7 @@ def homes(graph: Graph) -> tuple[dict[int, Home], set[tuple[int, int]]]:
     """
     placed: dict[int, Home] = {}
     copies: set[tuple[int, int]] = set()
-    outputs = {id(node) for node in graph.outputs}
+    outputs = {id(node) for node in graph.outputs if not watched}
     nodes = graph.nodes()
     for node in reversed(nodes):
         if not isinstance(node, Concatenated):
@@ -65,14 +65,17 @@ def _as_view(node: Concatenated, placed: dict[int, Home]) -> Home | None:
     return first
 
 
-def materialise(graph: Graph, padded: set[int]) -> Graph:
+def materialise(graph: Graph, padded: set[int], watched: bool = False) -> Graph:
     """Copy what can't be written in place: outputs that are also read, and inputs that need a halo.
 
     `padded` holds the ids of inputs and parameters that some kernel reads past their border.
+    Outputs that are only `watched` may be read, too.
     """
     uses = count_uses(graph)
 
     def as_output(node: Node) -> Node:
+        if watched and isinstance(node, Computed | Concatenated):
+            return node
         if isinstance(node, Computed) and uses[id(node)] == 1:
             return node
         return copy_of(node)
@@ -94,9 +97,9 @@ def materialise(graph: Graph, padded: set[int]) -> Graph:
     return rebuild(copied, change)
 
 
-def copy_parts(graph: Graph) -> Graph:
+def copy_parts(graph: Graph, watched: bool = False) -> Graph:
     """A copy for each part of a concatenation that already lives elsewhere."""
-    _, copies = homes(graph)
+    _, copies = homes(graph, watched)
     if not copies:
         return graph
 

@@ -47,10 +47,15 @@ class Plan:
     pointers: dict[int, Pointer]
     layouts: dict[int, Layout]
     arena_bytes: int
+    watched: bool = False
 
 
-def make_plan(graph: Graph, target: Target, algorithm: str = "auto") -> Plan:
-    """Choose schedules, give every tensor a place, and order the work into phases."""
+def make_plan(graph: Graph, target: Target, algorithm: str = "auto", watched: bool = False) -> Plan:
+    """Choose schedules, give every tensor a place, and order the work into phases.
+
+    With `watched` the outputs are tensors like others, whose place may be taken when they were
+    read for the last time.
+    """
     chosen: dict[tuple[Statement, tuple[bool, ...]], Schedule] = {}
 
     def schedule_of(node: Computed) -> Schedule:
@@ -63,11 +68,12 @@ def make_plan(graph: Graph, target: Target, algorithm: str = "auto") -> Plan:
     margins = _halos(graph, schedule_of)
     sources = [n for n in graph.nodes() if isinstance(n, Input | Known)]
     padded = {id(n) for n in sources if margins.get(id(n), NO_HALO) != NO_HALO}
-    graph = copy_parts(materialise(graph, padded))
+    graph = copy_parts(materialise(graph, padded, watched), watched)
     margins = _halos(graph, schedule_of)
-    placed, _ = homes(graph)
+    placed, _ = homes(graph, watched)
     level = levels(graph)
-    layouts, buffers, pointers, arena = _memory(graph, placed, margins, level)
+    pointers = _external(graph, watched)
+    layouts, buffers, arena = _memory(graph, placed, margins, level, pointers)
     work = []
     for node in graph.nodes():
         if isinstance(node, Computed):
@@ -75,7 +81,7 @@ def make_plan(graph: Graph, target: Target, algorithm: str = "auto") -> Plan:
             named.append((node.statement.equation.output.tensor, layouts[id(node)]))
             task = Task(node.statement, tuple(named), target)
             work.append(Work(node, schedule_of(node), task, level[id(node)]))
-    return Plan(graph, tuple(work), buffers, pointers, layouts, arena)
+    return Plan(graph, tuple(work), buffers, pointers, layouts, arena, watched)
 
 
 def _halos(graph: Graph, schedule_of: Callable[[Computed], Schedule]) -> dict[int, Halo]:
@@ -96,14 +102,17 @@ def _union(a: Halo, b: Halo) -> Halo:
 
 
 def _memory(
-    graph: Graph, placed: dict[int, Home], margins: dict[int, Halo], level: dict[int, int]
-) -> tuple[dict[int, Layout], tuple[Buffer, ...], dict[int, Pointer], int]:
-    """The layout and the address of every node, the arena's buffers, and its size."""
+    graph: Graph,
+    placed: dict[int, Home],
+    margins: dict[int, Halo],
+    level: dict[int, int],
+    pointers: dict[int, Pointer],
+) -> tuple[dict[int, Layout], tuple[Buffer, ...], int]:
+    """The layout of every node, the arena's buffers and its size; `pointers` gets the addresses."""
     halos: dict[int, Halo] = defaultdict(lambda: NO_HALO)
     for node in graph.nodes():
         root = id(placed[id(node)].root)
         halos[root] = _union(halos[root], margins.get(id(node), NO_HALO))
-    pointers = _external(graph)
     layouts = {id(n): Layout.dense(n.shape) for n in graph.nodes() if id(n) in pointers}
     lives = _lifetimes(graph, placed, level)
     inner = [node for node in graph.nodes() if id(node) not in pointers]
@@ -118,15 +127,16 @@ def _memory(
         layouts[id(node)] = Layout(node.shape, base.strides, base.halo)
         pointers[id(node)] = Pointer("arena", 0, offsets[id(home.root)] + 4 * home.feature)
     buffers = tuple(Buffer(bases[id(n)], offsets[id(n)], lives[id(n)][0]) for n in roots)
-    return layouts, buffers, pointers, arena + SLACK
+    return layouts, buffers, arena + SLACK
 
 
-def _external(graph: Graph) -> dict[int, Pointer]:
+def _external(graph: Graph, watched: bool) -> dict[int, Pointer]:
     """The addresses of the nodes (by id) that don't live in the arena."""
     known = [node for node in graph.nodes() if isinstance(node, Known)]
     pointers = {id(node): Pointer("constant", k, 0) for k, node in enumerate(known)}
     pointers |= {id(node): Pointer("input", k, 0) for k, node in enumerate(graph.inputs)}
-    return pointers | {id(node): Pointer("output", k, 0) for k, node in enumerate(graph.outputs)}
+    outputs = () if watched else graph.outputs
+    return pointers | {id(node): Pointer("output", k, 0) for k, node in enumerate(outputs)}
 
 
 def _lifetimes(

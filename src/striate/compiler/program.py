@@ -60,12 +60,23 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """A tensor in the arena, whole when phase number `phase` is over; `strides` in bytes."""
+
+    phase: int
+    offset: int
+    shape: Shape
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """Phases run one after another; the steps and chunks within a phase run in any order.
 
     `constants` is the block of packed weights; where it is None, `preparation` makes it.
     `arena_bytes` is all the memory that activations take (bytes). The phases hold those of one
-    part of the batch `parts` times over, one part after another.
+    part of the batch `parts` times over, one part after another. A program that is made to be
+    watched has `views` in the place of `outputs`.
     """
 
     kernels: tuple[Kernel, ...]
@@ -76,6 +87,7 @@ class Program:
     inputs: tuple[tuple[str, Shape], ...]
     outputs: tuple[Shape, ...]
     parts: int = 1
+    views: tuple[View, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ _CLASSES = {
         programs.Program,
         programs.Step,
         programs.Value,
+        programs.View,
         ir.Affine,
         ir.Apply,
         ir.Constant,

@@ -3,7 +3,7 @@
 from striate.images.classes import ClassName, class_names, find_class
 from striate.images.errors import ImageError, UnknownClassError
 from striate.images.folders import find_images
-from striate.images.loading import load
+from striate.images.loading import load, reduced
 from striate.images.presets import Preset, preset_for
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "find_images",
     "load",
     "preset_for",
+    "reduced",
 ]

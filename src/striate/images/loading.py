@@ -73,6 +73,14 @@ def load(source: Source, *, exif: bool = True) -> Image.Image:
         raise ImageError(f"{name}: cannot be read: {_reason(error)}") from error
 
 
+def reduced(image: Image.Image, longest: int | None) -> Image.Image:
+    """The image, made smaller if its longer side has more than `longest` pixels."""
+    if longest is None or max(image.size) <= longest:
+        return image
+    width, height = (max(1, round(n * longest / max(image.size))) for n in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

@@ -12,6 +12,7 @@ from striate.layers.elementwise import (
     softmax,
 )
 from striate.layers.equation import EquationFunction, equation
+from striate.layers.extract import features
 from striate.layers.module import Module, Sequential
 from striate.layers.modules import (
     AdaptiveAvgPool2d,
@@ -72,6 +73,7 @@ __all__ = [
     "conv2d",
     "dropout",
     "equation",
+    "features",
     "flatten",
     "global_avg_pool2d",
     "im2col",

@@ -5,13 +5,14 @@ set; that order and the attributes' names make the state dict.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar, Self, cast, overload
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar, cast, overload
 
 import numpy as np
 
 from striate.layers import scope
 from striate.layers.arguments import AnyArray, Array, Layout, as_float32, is_node
+from striate.layers.extract import Features, itself
 from striate.layers.initial import Initial
 from striate.layers.state import frozen, load_state, to_state
 from striate.layers.tracing import Executables, Forward, compiled, draw_graph
@@ -20,6 +21,9 @@ from striate.notation.ir import Shape
 
 if TYPE_CHECKING:
     from striate.runtime import Executable
+
+
+T = TypeVar("T")
 
 
 class _Clock:
@@ -44,6 +48,9 @@ class Module:
     state_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     # Parts that a state dict may lack altogether; the module then does without them.
     optional: ClassVar[tuple[str, ...]] = ()
+
+    # The method `striate.features` of the network; a part of that name is reached by it as well.
+    features = Features()
 
     _arrays: dict[str, Initial | AnyArray]
     _parts: dict[str, "Module"]
@@ -101,9 +108,10 @@ class Module:
         if drawing is None:
             with scope.entered(scope.Scope(self.paths())):
                 return self.draw(input)
-        drawing.calls.append(self)
+        call = drawing.enter(self, input)
         try:
-            return self.forward(input)
+            call.output = self.forward(input)
+            return call.output
         except (ValueError, TypeError) as error:
             if not getattr(error, "__notes__", None):
                 place = drawing.paths.get(id(self)) or type(self).__name__
@@ -142,15 +150,20 @@ class Module:
         With `algorithm` "direct" every sum is taken in its equation's order; "auto" takes the
         fastest way, which may reorder sums (Winograd). Raises ValueError for another.
         """
-        key = (tuple(shape), layout, threads, algorithm)
+        return self.kept(
+            (tuple(shape), layout, threads, algorithm),
+            lambda: compiled(self.trace(shape, layout=layout), threads, algorithm),
+        )
+
+    def kept(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` made for `key` since the module last changed: a compiled program.
+
+        The last few are kept.
+        """
         store = self.__dict__.get("_executables") or self.__dict__.setdefault(
             "_executables", Executables()
         )
-        return cast(Executables, store).get(
-            key,
-            self._signature(),
-            lambda: compiled(self.trace(shape, layout=layout), threads, algorithm),
-        )
+        return cast(Executables, store).get(key, self._signature(), make)
 
     def modules(self, path: str = "") -> Iterator[tuple[str, "Module"]]:
         """The module and all its parts with their paths, each before its parts."""
@@ -244,6 +257,7 @@ class Module:
 
     def __setattr__(self, name: str, value: object) -> None:
         if isinstance(value, Module):
+            value = itself(value)
             self._forget(name, but=self._parts)
             self._parts[name] = value
         elif isinstance(value, Initial):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from striate.layers.arguments import Array
-from striate.network.graph import Parameter
+from striate.network.graph import Node, Parameter
 
 
 class Named(Protocol):
@@ -24,19 +24,44 @@ class Named(Protocol):
 
 
 @dataclass(slots=True)
+class Call:
+    """One call of a module: its path, how many calls it is in, what it was given and gave.
+
+    From the second call on the path is numbered as labels are; `output` is None until it is known.
+    """
+
+    name: str
+    depth: int
+    input: Node
+    output: Node | None = None
+
+
+@dataclass(slots=True)
 class Scope:
     """One drawing of a network.
 
     `paths` holds the paths of the modules by identity; with `abstract`, arrays that nobody has
-    asked for yet stay undrawn and stand-ins of their shape take their place.
+    asked for yet stay undrawn and stand-ins of their shape take their place. `record` holds all
+    calls of modules with a path, each before those within it.
     """
 
     paths: Mapping[int, str]
     abstract: bool = False
     calls: list[Named] = field(default_factory=list)
     used: dict[str, int] = field(default_factory=dict)
+    entered: dict[str, int] = field(default_factory=dict)
+    record: list[Call] = field(default_factory=list)
     parameters: dict[int, Parameter] = field(default_factory=dict)
     standins: dict[int, dict[str, Array]] = field(default_factory=dict)
+
+    def enter(self, module: Named, input: Node) -> Call:
+        """The record of a call that begins; whoever began it ends it by `calls.pop`."""
+        path = self.paths.get(id(module))
+        call = Call("" if path is None else _numbered(path, self.entered), len(self.calls), input)
+        if path is not None:
+            self.record.append(call)
+        self.calls.append(module)
+        return call
 
     def label(self, function: str) -> str:
         """The label of a node made by `function` in the module that is being called."""
@@ -46,9 +71,7 @@ class Scope:
             path = self.paths.get(id(module), "")
             if path:
                 label = path if module.is_leaf() else f"{path}.{function}"
-        count = self.used.get(label, 0)
-        self.used[label] = count + 1
-        return f"{label}_{count}" if count else label
+        return _numbered(label, self.used)
 
     def parameter(self, array: Array, name: str, label: str) -> Parameter:
         """The node of `array`, the same at each use; named `label.name` if no module owns it."""
@@ -69,6 +92,13 @@ class Scope:
                 if value is array:
                     return f"{path}.{name}" if path else name
         return None
+
+
+def _numbered(name: str, used: dict[str, int]) -> str:
+    """`name`, with a number from its second use on."""
+    count = used.get(name, 0)
+    used[name] = count + 1
+    return f"{name}_{count}" if count else name
 
 
 _current: ContextVar[Scope | None] = ContextVar("striate_scope", default=None)

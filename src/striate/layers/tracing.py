@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from striate.layers import scope
 from striate.layers.arguments import Layout, check_layout, integer, shape_text
@@ -13,6 +13,7 @@ from striate.notation.ir import Shape
 if TYPE_CHECKING:
     from striate.runtime import Executable
 
+T = TypeVar("T")
 Forward = Callable[[Node], Node | tuple[Node, ...]]
 
 # Input shapes whose compiled program a module keeps; the one used longest ago goes first.
@@ -51,27 +52,30 @@ class Executables:
 
         self._lock = Mutex()
         self._signature: object = None
-        self._kept: OrderedDict[object, Executable] = OrderedDict()
+        self._kept: OrderedDict[object, object] = OrderedDict()
 
-    def get(self, key: object, signature: object, make: Callable[[], "Executable"]) -> "Executable":
-        """The program for `key`, which `make` makes where there is none of this `signature`."""
+    def get(self, key: object, signature: object, make: Callable[[], T]) -> T:
+        """The program for `key`, which `make` makes where there is none of this `signature`.
+
+        What else a key's program needs may be kept with it.
+        """
         with self._lock:
             if signature != self._signature:
                 self._kept.clear()
                 self._signature = signature
-            known = self._kept.get(key)
-            if known is None:
-                known = make()
-                self._kept[key] = known
+            if key not in self._kept:
+                self._kept[key] = make()
                 if len(self._kept) > KEPT:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
-            return known
+            return cast(T, self._kept[key])
 
 
-def compiled(graph: Graph, threads: int | None, algorithm: str) -> "Executable":
+def compiled(
+    graph: Graph, threads: int | None, algorithm: str, *, watched: bool = False
+) -> "Executable":
     """The graph as machine code for this machine."""
     from striate.compiler import program_of
     from striate.runtime import Executable
 
-    return Executable(program_of(graph, algorithm=algorithm), threads)
+    return Executable(program_of(graph, algorithm=algorithm, watched=watched), threads)

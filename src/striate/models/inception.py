@@ -195,16 +195,16 @@ class Inception3(Classifier):
         self.fc = Linear(2048, classes)
 
     def forward(self, input: Node) -> Node:
-        return self.forward_with_heads(input)[0]
+        return self.forward_with_heads(input, heads=False)[0]
 
-    def forward_with_heads(self, input: Node) -> tuple[Node, ...]:
+    def forward_with_heads(self, input: Node, heads: bool = True) -> tuple[Node, ...]:
         """The scores, and those of the auxiliary head as long as there is one."""
         parts = self.parts()
         features = other_scale(input) if self.transform_input else input
         auxiliary = []
         for name, part in parts.items():
             if name == "AuxLogits":
-                auxiliary = [part(features)]
+                auxiliary = [part(features)] if heads else []
             elif name == "fc":
                 features = part(flatten(features))
             else:

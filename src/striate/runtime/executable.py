@@ -3,7 +3,7 @@
 import statistics
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.compiler.layout import memory_order
-from striate.compiler.program import Pointer, Preparation, Program
+from striate.compiler.program import Pointer, Preparation, Program, View
 from striate.notation import interpret
 from striate.runtime import team_ir
 from striate.runtime.cores import MOST_THREADS, default_threads
@@ -91,6 +91,34 @@ class Executable:
         with self._mutex:
             self._point(given, outputs)
             self._run()
+
+    def watch(self, arrays: Sequence[Array], see: Callable[[int, Array], None]) -> None:
+        """Run, and show every view of the program to `see`, by its number, when it is whole.
+
+        What is shown is the network's own memory: read it while `see` lasts. Nothing else runs on
+        this executable meanwhile. Raises as a call does.
+        """
+        given = self._check(arrays)
+        views = self.program.views
+        with self._mutex:
+            self._point(given, ())
+            try:
+                done = 0
+                for phase in sorted({view.phase for view in views}):
+                    first, last = self._phases[done], self._phases[phase]
+                    self._select(_Range(first.step, first.begin, last.limit))
+                    self._run()
+                    done = phase + 1
+                    for number, view in enumerate(views):
+                        if view.phase == phase:
+                            see(number, self._seen(view))
+            finally:
+                self._select(self._whole)
+
+    def _seen(self, view: View) -> Array:
+        seen = np.ndarray(view.shape, _FLOAT32, self.arena.data, view.offset, view.strides)
+        seen.flags.writeable = False
+        return seen
 
     def profile(self, *arrays: Array, repeat: int = 10) -> tuple[float, ...]:
         """The time that each phase takes (seconds): the median of `repeat` runs.
