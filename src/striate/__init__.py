@@ -1,7 +1,7 @@
 """Convolutional networks as equations, compiled to machine code.
 
-The functions of layers, `equation`, `classify`, and the folders `models`, `layers`, `images`,
-`weights` and `notation`. Each is imported when it is first used.
+The functions of layers, `equation`, `classify`, `evaluate`, and the folders `models`, `layers`,
+`images`, `weights` and `notation`. Each is imported when it is first used.
 """
 
 from importlib import import_module
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from striate.classification import Classification, Guess, classify
     from striate.dense_maps import DenseNetwork, Geometry, dense
     from striate.inspection import Inspection, inspect
+    from striate.evaluation import Evaluation, evaluate
     from striate.layers import (
         Module,
         Sequential,
@@ -43,6 +44,7 @@ __all__ = [
     "Classification",
     "CompiledNetwork",
     "DenseNetwork",
+    "Evaluation",
     "Geometry",
     "Guess",
     "Inspection",
@@ -58,6 +60,7 @@ __all__ = [
     "dense",
     "dropout",
     "equation",
+    "evaluate",
     "flatten",
     "global_avg_pool2d",
     "im2col",
@@ -85,6 +88,7 @@ _HOMES = {
     "striate.weights.artifact": frozenset(["CompiledNetwork", "load", "save"]),
     "striate.classification": frozenset(["Classification", "Guess", "classify"]),
     "striate.dense_maps": frozenset(["DenseNetwork", "Geometry", "dense"]),
+    "striate.evaluation": frozenset(["Evaluation", "evaluate"]),
 }
 
 

@@ -12,6 +12,7 @@ from striate.cli.bench import bench
 from striate.cli.classify import classify
 from striate.cli.compile import compile
 from striate.cli.dense import dense
+from striate.cli.evaluate import evaluate
 from striate.cli.explain import explain
 from striate.cli.guard import DONE, INTERRUPTED, UNUSABLE, discard_output, guarded, message, say
 from striate.cli.inspect import inspect
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (classify, dense, models, inspect, explain, bench, tune, race, compile):
+for command in (classify, dense, evaluate, models, inspect, explain, bench, tune, race, compile):
     app.command()(guarded(command))
 
 
