@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from striate.cli.choices import BatchOption, JsonOption, ThreadsOption, WeightsOption
 from striate.cli.guard import INTERRUPTED, SOME_FAILED, say
 from striate.cli.output import Column, check_writable, print_json, print_table, progress
 
@@ -46,16 +47,14 @@ def evaluate(
             show_default="beside it",
         ),
     ] = None,
-    weights: Annotated[
-        str, typer.Option(metavar="FILE", help="A .pth or .safetensors file, or imagenet.")
-    ] = "imagenet",
+    weights: WeightsOption = "imagenet",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="A page of HTML.")
     ] = None,
     sheet: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A picture of the surest mistakes.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    json: JsonOption = False,
     worst: Annotated[int, typer.Option(min=1, help="Mistakes on the page and the sheet.")] = 24,
     limit: Annotated[
         int | None,
@@ -69,11 +68,8 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Keeps what is found.", show_default="in the cache"),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images in one run of the network.")] = 8,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads of the network.", show_default="the cores allowed"),
-    ] = None,
+    batch: BatchOption = 8,
+    threads: ThreadsOption = None,
 ) -> None:
     """Measure a network's top-1 and top-5 error on images whose classes are known.
 

@@ -33,8 +33,8 @@ th, td { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line);
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 td.bar { background: linear-gradient(to right, var(--bar) var(--w), transparent var(--w)) }
 td img { width: 40px; height: 40px; border-radius: 4px; display: block }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 1rem }
-figure { margin: 0 } figure img { width: 100%; border-radius: 6px; display: block }
+.grid { display: flex; flex-wrap: wrap; gap: 1rem }
+figure { margin: 0; width: 140px } figure img { width: 100%; border-radius: 6px; display: block }
 figcaption { font-size: .82rem; line-height: 1.35; margin-top: .35rem; overflow-wrap: anywhere }
 summary { cursor: pointer; color: var(--pale) }
 """
@@ -78,8 +78,8 @@ def _card(title: str, share: Share) -> str:
     return (
         f'<div class="card">{title}<b>{share.value:.2%}</b><div class="range">'
         f'<i style="left:{low:.2%};width:{high - low:.2%}"></i></div>'
-        f'<span class="pale">95%: {low:.2%} to {high:.2%}; {share.count} of {share.total}<br>'
-        f"accuracy {1 - share.value:.2%}</span></div>"
+        f'<span class="pale">95%: {low:.2%} to {high:.2%}<br>'
+        f"{share.count} of {share.total}; accuracy {1 - share.value:.2%}</span></div>"
     )
 
 
