@@ -291,6 +291,8 @@ def test_bad_labels_of_imagenet(images: Path) -> None:
         ("1000", "line 2: there is no class 1000; they are 0 to 999"),
         ("-1", "line 2: there is no class -1"),
         ("n00000000", "line 2: there is no class 'n00000000'"),
+        ("coffee", "line 2: there is no class 'coffee'|'coffee' stands in names of classes"),
+        ("kuvas", "line 2: there is no class 'kuvas'; did you mean 'kuvasz'"),
         ("espreso", "line 2: .* did you mean 'espresso'.*; expected a synset, a name or a number"),
     ):
         with pytest.raises(DataError, match=words):

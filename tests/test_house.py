@@ -16,7 +16,7 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def folders_in_order() -> list[str]:
-    """The folders, and modules beside them, in the order of the table in docs/architecture.md."""
+    """The folders, and modules that they use, in the order of the table in docs/architecture.md."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     return re.findall(r"^\| `(\w+)(?:/|\.py)` \|", page, flags=re.MULTILINE)
 
@@ -45,8 +45,8 @@ def out_of_order(folder: str, source: str, order: list[str]) -> set[str]:
 
 def test_architecture_names_every_folder() -> None:
     there = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    there |= {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
-    assert set(folders_in_order()) == there
+    beside = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert there <= set(folders_in_order()) <= there | beside
 
 
 @pytest.mark.parametrize("folder", folders_in_order()[:-1])

@@ -50,11 +50,16 @@ def test_the_page_has_the_lectures_order() -> None:
         *("dilation", "hypercolumns", "grouping", "alexnet", "vgg", "inception", "networks"),
         "imagenet",
     )
-    places = [
-        next(k for k, title in enumerate(titles) if word in title.lower()) for word in order
-    ]
+    places = [next(k for k, title in enumerate(titles) if word in title.lower()) for word in order]
     assert places == sorted(places)
     assert len(blocks(TEXT)) > len(order)
+
+
+def test_formulas_are_those_that_the_notation_prints() -> None:
+    formulas = re.findall(r"^\$\$(.*)\$\$$", TEXT, flags=re.MULTILINE)
+    assert formulas
+    printed = {line for block in blocks(TEXT) for line in (block.shown or "").splitlines()}
+    assert set(formulas) <= printed
 
 
 def test_links_lead_somewhere() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from striate.classification import Label
+from striate.classification import Label, labels_for
 from striate.evaluation.imagenet import find_truth, ground_truth, is_ground_truth
 from striate.evaluation.tables import DataError, Row, read_table
 from striate.images import UnknownClassError, classes_called, find_class, images_below
@@ -151,7 +151,7 @@ def _numbers(
                 raise DataError(
                     f"{place}: there is no class {label}; the network has 0 to {classes - 1}"
                 )
-        return {label: int(label) for label in places}, _numbered(classes)
+        return {label: int(label) for label in places}, tuple(labels_for(classes, known))
     ordered = sorted(places)
     if len(ordered) != classes:
         shown = ", ".join(map(repr, ordered[:5])) + (", ..." if len(ordered) > 5 else "")
@@ -163,10 +163,6 @@ def _numbers(
         {label: number for number, label in enumerate(ordered)},
         tuple(Label(label) for label in ordered),
     )
-
-
-def _numbered(classes: int) -> tuple[Label, ...]:
-    return tuple(Label(f"class {number}") for number in range(classes))
 
 
 def _among_known(labels: Iterable[str]) -> tuple[dict[str, int], list[str]]:
@@ -190,7 +186,8 @@ def _words(label: str) -> str:
 def _unknown_labels(places: Mapping[str, str], unknown: Sequence[str]) -> str:
     """What to say of labels that are not ImageNet's."""
     try:
-        find_class(_words(unknown[0]))
+        near = find_class(_words(unknown[0]))
+        reason = f"there is no class {unknown[0]!r}; did you mean {near.name!r}?"
     except UnknownClassError as error:
         reason = str(error)
     others = f" ({len(unknown) - 1} more are unknown)" if len(unknown) > 1 else ""
