@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from striate import images, layers, models, notation, weights
     from striate.classification import Classification, Guess, classify
     from striate.dense_maps import DenseNetwork, Geometry, dense
-    from striate.inspection import Inspection, inspect
     from striate.evaluation import Evaluation, evaluate
+    from striate.inspection import Inspection, inspect
     from striate.layers import (
         Module,
         Sequential,

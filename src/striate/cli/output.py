@@ -57,17 +57,6 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
 
 
-def check_writable(path: Path) -> None:
-    """Raises ValueError for a file that could not be written when the work is done."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, expected the name of a file")
-    folder = path.parent
-    if not folder.is_dir():
-        raise ValueError(f"{path} cannot be written: there is no folder {folder}")
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"{path} cannot be written: the folder {folder} is read-only")
-
-
 @contextmanager
 def progress(total: int | None) -> Iterator[Advance]:
     """A bar on standard error while a person looks at it; says what is under way.
