@@ -116,7 +116,16 @@ def test_version() -> None:
 
 def test_help_names_every_command() -> None:
     text = CliRunner().invoke(app, ["--help"]).stdout
-    for command in ("classify", "models", "inspect", "explain", "bench", "tune", "race"):
+    for command in (
+        "classify",
+        "evaluate",
+        "models",
+        "inspect",
+        "explain",
+        "bench",
+        "tune",
+        "race",
+    ):
         assert command in text
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
 

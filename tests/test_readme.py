@@ -48,6 +48,7 @@ def test_there_are_commands() -> None:
     assert {command.split()[1] for command in commands()} == {
         "classify",
         "dense",
+        "evaluate",
         "models",
         "inspect",
         "explain",

@@ -1,7 +1,7 @@
 """Convolutional networks as equations, compiled to machine code.
 
-The functions of layers, `equation`, `classify`, and the folders `models`, `layers`, `images`,
-`weights` and `notation`. Each is imported when it is first used.
+The functions of layers, `equation`, `classify`, `evaluate`, and the folders `models`, `layers`,
+`images`, `weights` and `notation`. Each is imported when it is first used.
 """
 
 from importlib import import_module
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from striate.classification import Classification, Guess, classify
     from striate.columns import Hypercolumns, hypercolumns
     from striate.dense_maps import DenseNetwork, Geometry, dense
+    from striate.evaluation import Evaluation, evaluate
     from striate.inspection import Inspection, inspect
     from striate.layers import (
         Module,
@@ -46,6 +47,7 @@ __all__ = [
     "Classification",
     "CompiledNetwork",
     "DenseNetwork",
+    "Evaluation",
     "Geometry",
     "Guess",
     "Hypercolumns",
@@ -63,6 +65,7 @@ __all__ = [
     "dense",
     "dropout",
     "equation",
+    "evaluate",
     "features",
     "flatten",
     "global_avg_pool2d",
@@ -96,6 +99,7 @@ _HOMES = {
     "striate.columns": frozenset(["Hypercolumns", "hypercolumns"]),
     "striate.dense_maps": frozenset(["DenseNetwork", "Geometry", "dense"]),
     "striate.segmentation": frozenset(["Segmentation", "regions", "segment"]),
+    "striate.evaluation": frozenset(["Evaluation", "evaluate"]),
 }
 
 

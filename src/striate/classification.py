@@ -220,14 +220,26 @@ def classifier(
 
     `model` may be the path of a compiled network, which has its weights with it.
     """
+    from striate.weights.artifact import CompiledNetwork
+
+    network = find_network(model, weights, threads)
+    if isinstance(network, CompiledNetwork):
+        return of_compiled(network, preset)
+    return of_module(network, preset, threads)
+
+
+def find_network(
+    model: str, weights: str = "imagenet", threads: int | None = None
+) -> "Module | CompiledNetwork":
+    """The network `model` with its `weights`; with those in its file where it is a compiled one."""
     from striate.models import create
     from striate.weights.artifact import SUFFIX, is_artifact, load
 
-    if model.endswith(SUFFIX) or is_artifact(model):
-        if weights != "imagenet":
-            raise ValueError(f"{model} has its weights in it; compile it anew with {weights}")
-        return of_compiled(load(model, threads=threads), preset)
-    return of_module(create(model, weights=weights), preset, threads)
+    if not (model.endswith(SUFFIX) or is_artifact(model)):
+        return create(model, weights=weights)
+    if weights != "imagenet":
+        raise ValueError(f"{model} has its weights in it; compile it anew with {weights}")
+    return load(model, threads=threads)
 
 
 def of_compiled(network: "CompiledNetwork", preset: "Preset | None" = None) -> Classifier:

@@ -12,6 +12,7 @@ from striate.cli.bench import bench
 from striate.cli.classify import classify
 from striate.cli.compile import compile
 from striate.cli.dense import dense
+from striate.cli.evaluate import evaluate
 from striate.cli.explain import explain
 from striate.cli.guard import DONE, INTERRUPTED, UNUSABLE, discard_output, guarded, message, say
 from striate.cli.hypercolumns import hypercolumns
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 COMMANDS = (
-    *(classify, dense, hypercolumns, segment),
+    *(classify, dense, hypercolumns, segment, evaluate),
     *(models, inspect, explain, bench, tune, race, compile),
 )
 for command in COMMANDS:

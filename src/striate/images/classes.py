@@ -38,21 +38,13 @@ def find_class(query: str | int) -> ClassName:
     A part of names will do where one class alone has it: the beginning, or else any part. Raises
     UnknownClassError: with suggestions where there is none, with all where there are several.
     """
-    everything = class_names()
     text = str(query).strip()
-    if text.removeprefix("-").isdecimal():
-        if not 0 <= int(text) < len(everything):
-            raise UnknownClassError(
-                f"there is no class {text}; they are 0 to {len(everything) - 1}"
-            )
-        return everything[int(text)]
-    found = _by_name().get(text.casefold(), ())
+    found = classes_called(text)
     how = "is the name" if found else "stands in names"
-    found = found or _partly(text.casefold())
-    # Cardigan is a dog, a cardigan is not.
-    same_case = [one for one in found if one.name == text]
-    if len(found) == 1 or same_case:
-        return (same_case or found)[0]
+    number = text.removeprefix("-").isdecimal()
+    found = found or (() if number else _partly(text.casefold()))
+    if len(found) == 1:
+        return found[0]
     if found:
         listed = [f"{one.index} ({', '.join(one.synonyms)})" for one in found[:LISTED]]
         if len(found) > LISTED:
@@ -60,9 +52,21 @@ def find_class(query: str | int) -> ClassName:
         raise UnknownClassError(
             f"{text!r} {how} of classes {' and '.join(listed)}; give the number"
         )
+    if number:
+        raise UnknownClassError(f"there is no class {text}; they are 0 to {len(class_names()) - 1}")
     close = get_close_matches(text.casefold(), list(_by_name()), n=3)
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
     raise UnknownClassError(f"there is no class {text!r}{hint}")
+
+
+def classes_called(text: str) -> tuple[ClassName, ...]:
+    """The classes with just this number, synset, name or synonym; several if it is ambiguous."""
+    if text.removeprefix("-").isdecimal():
+        return class_names()[int(text) :][:1] if int(text) >= 0 else ()
+    found = _by_name().get(text.casefold(), ())
+    # Cardigan is a dog, a cardigan is not.
+    same_case = tuple(one for one in found if one.name == text)
+    return same_case[:1] or found
 
 
 def _partly(text: str) -> tuple[ClassName, ...]:

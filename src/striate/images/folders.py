@@ -27,7 +27,10 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     for name in paths:
         path = Path(name)
         if path.is_dir():
-            found.update(dict.fromkeys(_below(path)))
+            below = images_below(path)
+            if not below:
+                raise ImageError(f"{path}: there are no images in this folder or below it")
+            found.update(dict.fromkeys(below))
         elif path.exists():
             found[path] = None
         else:
@@ -35,7 +38,11 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return list(found)
 
 
-def _below(folder: Path) -> list[Path]:
+def images_below(folder: Path) -> list[Path]:
+    """The images in `folder` and in the folders below it, in the order people count.
+
+    Raises ImageError for a folder that cannot be read.
+    """
     images: list[Path] = []
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
@@ -46,8 +53,6 @@ def _below(folder: Path) -> list[Path]:
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         images += [Path(place, name) for name in files if _is_image(name)]
-    if not images:
-        raise ImageError(f"{folder}: there are no images in this folder or below it")
     return sorted(images, key=lambda path: [_natural(part) for part in path.parts])
 
 
