@@ -164,8 +164,31 @@ def test_the_algorithm_is_the_callers_to_choose():
     assert np.array_equal(values, direct(x)[0])
     assert not np.array_equal(values, module(x))
     np.testing.assert_allclose(module(x), values, atol=1e-4 * np.abs(values).max())
-    with pytest.raises(ValueError, match="no algorithm 'fft'; expected auto or direct"):
+    with pytest.raises(ValueError, match="no algorithm 'fft'; expected auto, direct or exact"):
         module(x, algorithm="fft")
+
+
+def test_exact_keeps_every_sum_in_its_order():
+    """A pooled pointwise convolution may be taken the other way round, unless that is forbidden."""
+
+    class Pooled(Module):
+        def __init__(self):
+            self.conv = Conv2d(24, 32, 1, bias=False)
+
+        def forward(self, input):
+            return layers.avg_pool2d(self.conv(input), 2)
+
+    module = Pooled()
+    (x,) = arrays((1, 12, 12, 24))
+    plain, exact = (module.compile(x.shape, algorithm="direct", exact=one) for one in (False, True))
+
+    def products(executable):
+        return sum(s.multiply_adds for phase in executable.program.phases for s in phase)
+
+    assert products(plain) < products(exact)
+    assert np.array_equal(module(x, exact=True), exact(x)[0])
+    assert module.compile(x.shape, algorithm="auto", exact=True) is exact
+    np.testing.assert_allclose(module(x), exact(x)[0], atol=1e-5)
 
 
 def test_programs_kept_are_few():

@@ -13,6 +13,7 @@ class Algorithm(StrEnum):
 
     AUTO = "auto"
     DIRECT = "direct"
+    EXACT = "exact"
 
 
 ModelArgument = Annotated[
@@ -31,7 +32,7 @@ ThreadsOption = Annotated[
 ]
 AlgorithmOption = Annotated[
     Algorithm,
-    typer.Option(help="direct takes every sum in its equation's order, without Winograd."),
+    typer.Option(help="direct is without Winograd; exact takes each sum in its equation's order."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 JsonLinesOption = Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")]

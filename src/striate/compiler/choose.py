@@ -33,17 +33,20 @@ SCHEDULES: tuple[Schedule, ...] = (
     im2col,
     generic,
 )
-# Schedules by the name of the algorithm that a user may ask for.
+_PLAIN = tuple(schedule for schedule in SCHEDULES if schedule is not winograd)
+# Schedules by the name of the algorithm that a user may ask for. With "exact" no transform of the
+# graph reorders a sum either.
 ALGORITHMS: Mapping[str, tuple[Schedule, ...]] = {
     "auto": SCHEDULES,
-    "direct": tuple(schedule for schedule in SCHEDULES if schedule is not winograd),
+    "direct": _PLAIN,
+    "exact": _PLAIN,
 }
 
 
 def choose(node: Computed, target: Target, algorithm: str = "auto") -> Schedule:
     """The schedule that was measured to be the fastest here, or that is estimated to be.
 
-    "direct" forbids what reorders the sums of an equation (Winograd).
+    "direct" and "exact" forbid Winograd's.
     """
     found = candidates(node, target, algorithm)
     name = _wanted(node, target, algorithm, found)
@@ -55,7 +58,8 @@ def candidates(
 ) -> list[tuple[Schedule, float]]:
     """The schedules that fit and that `algorithm` allows with their estimates (s), least first."""
     if algorithm not in ALGORITHMS:
-        raise ValueError(f"no algorithm {algorithm!r}; expected {' or '.join(ALGORITHMS)}")
+        *names, last = ALGORITHMS
+        raise ValueError(f"no algorithm {algorithm!r}; expected {', '.join(names)} or {last}")
     found = []
     for schedule in ALGORITHMS[algorithm]:
         seconds = schedule.seconds(node.statement, target)

@@ -35,8 +35,10 @@ def compile_graph(
 ) -> Program:
     """The program that computes `graph`'s outputs from its inputs on `target` (default: this CPU).
 
-    With algorithm "direct" every sum is taken in its equation's order; "auto" may reorder sums
-    (Winograd), which moves results by a few 1e-6 of the largest. Raises ValueError for another.
+    Algorithm "auto" takes the fastest way. "direct" forbids Winograd's algorithm, which moves
+    results by a few 1e-6 of the largest; sums may still be taken in another order, such as those
+    of a pooling before those of a convolution. With "exact" every sum is taken in its equation's
+    order. Raises ValueError for another.
     With `watched` the outputs stay in the arena, as views that last for as long as the network
     itself needs them: nothing is copied, and they take no memory of their own.
     """
@@ -82,7 +84,7 @@ def _symbol(digest: str) -> str:
 
 def _transformed(graph: Graph, target: Target, algorithm: str) -> Graph:
     """The graph folded and fused, and fused again where contractions had their axes moved."""
-    reorder = algorithm != "direct"
+    reorder = algorithm != "exact"
     fused = fuse(pool_first(read_through(fold(graph), reorder=reorder), reorder=reorder))
     moved = features_last(fused)
 

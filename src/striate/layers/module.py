@@ -80,6 +80,7 @@ class Module:
         layout: Layout = "NHWC",
         threads: int | None = None,
         algorithm: str = "auto",
+        exact: bool = False,
     ) -> Array: ...
 
     def __call__(
@@ -89,16 +90,19 @@ class Module:
         layout: Layout = "NHWC",
         threads: int | None = None,
         algorithm: str = "auto",
+        exact: bool = False,
     ) -> Node | Array:
         """`forward` on a node, or its values on an array `[b,x,y,i]` (`[b,i,x,y]` with "NCHW").
 
-        `threads` and `algorithm` are what `compile` takes.
+        `threads`, `algorithm` and `exact` are what `compile` takes.
         """
         if is_node(input):
             return self.draw(cast(Node, input))
         array = as_float32(input, f"{type(self).__name__}: input")
         shape = tuple(array.shape)
-        executable = self.compile(shape, layout=layout, threads=threads, algorithm=algorithm)
+        executable = self.compile(
+            shape, layout=layout, threads=threads, algorithm=algorithm, exact=exact
+        )
         (output,) = executable(np.asarray(array, order="C"))
         return output
 
@@ -144,12 +148,14 @@ class Module:
         layout: Layout = "NHWC",
         threads: int | None = None,
         algorithm: str = "auto",
+        exact: bool = False,
     ) -> "Executable":
         """The module as machine code for one input shape; made once, until the module changes.
 
-        With `algorithm` "direct" every sum is taken in its equation's order; "auto" takes the
-        fastest way, which may reorder sums (Winograd). Raises ValueError for another.
+        Algorithm "auto" takes the fastest way, "direct" forbids Winograd's. With `exact` every sum
+        is taken in its equation's order, whatever the algorithm. Raises ValueError for another.
         """
+        algorithm = "exact" if exact else algorithm
         return self.kept(
             (tuple(shape), layout, threads, algorithm),
             lambda: compiled(self.trace(shape, layout=layout), threads, algorithm),

@@ -69,14 +69,17 @@ def save(
     shape: Shape,
     *,
     algorithm: str = "auto",
+    exact: bool = False,
 ) -> Path:
     """Compile `module` for images of `shape`, `[b,x,y,i]`, into the file `path`.
+
+    `algorithm` and `exact` are what `Module.compile` takes.
 
     The file is complete or not there. Raises ArtifactError where the disk refuses, and what
     compiling raises.
     """
     target = Path(path)
-    executable = module.compile(shape, algorithm=algorithm)
+    executable = module.compile(shape, algorithm=algorithm, exact=exact)
     content = dumps(replace(executable.program, preparation=None))
     preset = getattr(module, "preset", None)
     known = preset if isinstance(preset, PresetData) else STANDARD
