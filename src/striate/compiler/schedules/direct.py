@@ -40,6 +40,9 @@ CHUNKS = 24
 PIXELS_PER_CHUNK = 64
 FEWEST_CHUNKS = 8
 UNROLL = 4
+# How much longer products take, as measured, that have a broadcast of their own each: those of a
+# single vector of features.
+ONE_VECTOR = 1.4
 # Pieces of a reduction up to this length are written out without a loop.
 STRAIGHT = 8
 
@@ -64,6 +67,8 @@ def product_seconds(statement: Statement, contraction: Contraction, target: Targ
     extents = dict(statement.extents)
     features = extents[contraction.feature] if contraction.feature else 1
     work = 2.0 * math.prod(extents.values()) / features * padded(features, target)
+    if features <= target.lanes:
+        work *= ONE_VECTOR
     weights = 4.0 * math.prod(dict(statement.shapes)[contraction.weight.tensor])
     return max(work / target.flops_per_second, weights / target.bytes_per_second)
 
