@@ -125,7 +125,7 @@ def regions(
     sampled = scene.columns(scene.sample())
     kinds = len(np.unique(sampled, axis=0))
     if kinds < count:
-        raise ValueError(f"regions is {count}, but the image has {kinds} kinds of pixels")
+        raise ValueError(f"regions is {count}, more than the image has different pixels: {kinds}")
     shift, scale = scene.standard(sampled)
     centres = _centres((sampled - shift) * scale, count)
     # The nearest centre c of z is the one with the largest c.z - |c|^2 / 2, which is linear in z.

@@ -50,7 +50,7 @@ def segment(
         typer.Option(
             min=2,
             max=256,
-            help="Instead: the so many kinds of pixels the photo is made of.",
+            help="Instead: how many kinds of pixels to divide the photo into.",
             show_default=False,
         ),
     ] = None,
