@@ -11,7 +11,7 @@ from striate.compiler.plan import make_plan
 from striate.compiler.target import Target
 from striate.layers.apply import apply
 from striate.notation import multiply_adds
-from striate.transforms.dense import NotDenseError, Sheet, total_stride
+from striate.transforms.dense import NotDenseError, Sheet
 from striate.transforms.fold import fold
 from striate.transforms.fuse import fuse
 from striate.transforms.read_through import read_through
@@ -87,7 +87,7 @@ def test_with_padding_one_window_has_the_classifiers_scores_and_strides_agree(na
 @pytest.mark.parametrize("name", ["resnet18", "googlenet", "shufflenet_v2_x0_5", "densenet121"])
 def test_features_are_those_of_the_network_on_the_whole_image(name):
     network = family(name)
-    stride = total_stride(network.trace((1, 64, 64, 3)))
+    stride = Sheet(network.trace((1, 64, 64, 3))).stride
     given = image(1, 64 + 2 * stride[0], 64 + stride[1], 3)
     whole, dense = {}, {}
     evaluate(network.trace(given.shape), given, keep=whole)
@@ -270,7 +270,10 @@ def test_the_memory_that_is_known_before_is_what_a_pass_takes():
 
 def test_too_little_memory_is_said():
     dense = st.dense(padded_network(), 2, size=20, memory=1000)
-    with pytest.raises(ValueError, match=r"one strip of the image takes \d+ bytes, but memory is"):
+    with pytest.raises(
+        ValueError,
+        match=r"one strip of the image takes \d+ bytes of memory, more than the 1000 allowed",
+    ):
         dense(image(1, 150, 61, 3))
 
 

@@ -147,7 +147,7 @@ FLAGS: dict[str, tuple[list[str], int, str]] = {
     "compile into no folder": (
         ["compile", "efficientnet_lite0", "-o", "none/x.striate", "--input", "32"],
         2,
-        "none/x.striate: cannot be written",
+        "none/x.striate cannot be written",
     ),
     "compile without weights": (
         ["compile", "squeezenet1_1", "-o", "x.striate", "--weights", "no.pth"],
@@ -163,6 +163,66 @@ FLAGS: dict[str, tuple[list[str], int, str]] = {
         ["classify", "PHOTO", "--model", "no.striate", "--weights", "x.pth"],
         2,
         "has its weights in it",
+    ),
+    "inspect where there is no cell": (
+        ["inspect", "alexnet", "--plot", "x.png", "--cell", "1,1"],
+        2,
+        "--cell is for --what field",
+    ),
+    "dense, no image": (["dense", "nowhere.jpg", "-o", "x.png"], 2, "nowhere.jpg: no such file"),
+    "dense, empty name": (["dense", "", "-o", "x.png"], 2, "an empty name names no image"),
+    "dense to nowhere": (["dense", "PHOTO"], 2, "--output"),
+    "dense to no folder": (["dense", "PHOTO", "-o", "none/x.png"], 2, "there is no folder none"),
+    "dense without weights": (
+        ["dense", "PHOTO", "-o", "x.png", "--model", "alexnet_2012"],
+        2,
+        "no trained weights are published for 'alexnet_2012'",
+    ),
+    "hypercolumns, no image": (
+        ["hypercolumns", "nowhere.jpg", "-o", "x.npz"],
+        2,
+        "nowhere.jpg: no such file",
+    ),
+    "hypercolumns of a near layer": (
+        ["hypercolumns", "PHOTO", "-o", "x.npz", "--layers", "blocks.3"],
+        2,
+        "did you mean _blocks.3",
+    ),
+    "hypercolumns of no layer": (
+        ["hypercolumns", "PHOTO", "-o", "x.npz", "--layers", ""],
+        2,
+        "--layers is ''",
+    ),
+    "hypercolumns of scores": (
+        ["hypercolumns", "PHOTO", "-o", "x.npz", "--layers", "_fc"],
+        2,
+        "'_fc' is no map of the image's pixels",
+    ),
+    "segment, no image": (
+        ["segment", "nowhere.jpg", "-o", "x.png", "--regions", "2"],
+        2,
+        "nowhere.jpg: no such file",
+    ),
+    "segment into no folder": (
+        ["segment", "PHOTO", "-o", "none/x.png", "--regions", "2"],
+        2,
+        "there is no folder none",
+    ),
+    "segment into too many": (
+        ["segment", "PHOTO", "-o", "x.png", "--regions", "257"],
+        2,
+        "--regions",
+    ),
+    "evaluate nothing": (["evaluate", "resnet18"], 2, "--data"),
+    "evaluate no folder": (
+        ["evaluate", "efficientnet_lite0", "--data", "nowhere"],
+        2,
+        "nowhere: no such file or folder",
+    ),
+    "evaluate a photo": (
+        ["evaluate", "efficientnet_lite0", "--data", "PHOTO"],
+        2,
+        "it is not text",
     ),
     "bench no threads": (["bench", "resnet18", "--threads", "-1"], 2, "--threads"),
 }

@@ -9,12 +9,13 @@ import pytest
 from random_graphs import evaluate
 
 import striate as st
-from striate.activation import class_activation_map, feature_maps
+from striate.activation import class_activation_map
 from striate.layers.tracing import draw_graph
 from striate.models import create
 from striate.network.gradient import depends, gradient
 from striate.network.graph import Computed, Concatenated, Graph, Input
 from striate.network.outline import Kind, blocks, outline
+from striate.pictures.heat import on_pixels
 
 COFFEE = Path(__file__).resolve().parent.parent / "examples" / "photos" / "coffee.png"
 NAMES = list(golden_numbers.manifest())
@@ -148,7 +149,7 @@ def test_a_class_map_is_what_zhou_et_al_define(trained):
     images = photo()
     found = class_activation_map(trained, images, 967)
     assert found.linear
-    features = feature_maps(trained, images, found.layer)
+    features = st.features(trained, images, [found.layer])[found.layer]
     weight, bias = trained._fc.weight, trained._fc.bias
     expected = features @ weight[:, 967] / (features.shape[1] * features.shape[2])
     np.testing.assert_allclose(found.map, expected, atol=1e-5 * np.abs(expected).max())
@@ -158,8 +159,8 @@ def test_a_class_map_is_what_zhou_et_al_define(trained):
 
 def test_a_class_map_is_highest_on_the_object(trained):
     """The cup fills the middle of the photo."""
-    spread = class_activation_map(trained, photo(), 967).spread()[0]
-    assert spread.shape == (224, 224)
+    found = class_activation_map(trained, photo(), 967)
+    spread = on_pixels(found.map[0], *found.centres(), (224, 224))
     row, column = np.unravel_index(spread.argmax(), spread.shape)
     assert 20 < row < 170
     assert 40 < column < 190
@@ -168,9 +169,11 @@ def test_a_class_map_is_highest_on_the_object(trained):
 def test_a_class_map_where_the_score_is_no_linear_function(trained):
     found = class_activation_map(trained, photo(), 967, "_blocks.12.add")
     assert not found.linear
-    vgg = class_activation_map(create("vgg11"), np.zeros((1, 64, 64, 3), np.float32), 3)
-    assert not vgg.linear
-    assert np.isfinite(vgg.map).all()
+    body = (st.layers.Conv2d(3, 4, 3, 2), st.layers.Flatten(), st.layers.Linear(4 * 7 * 7, 8))
+    deep = st.Sequential(*body, st.layers.ReLU(), st.layers.Linear(8, 5))
+    found = class_activation_map(deep, np.ones((1, 16, 16, 3), np.float32), 3)
+    assert not found.linear
+    assert np.isfinite(found.map).all()
     squeezed = class_activation_map(create("squeezenet1_1"), np.ones((1, 64, 64, 3), np.float32), 3)
     assert squeezed.linear
 
@@ -179,7 +182,7 @@ def test_class_maps_of_what_there_is_not(trained):
     images = photo()
     with pytest.raises(ValueError, match="class 1000 of a network"):
         class_activation_map(trained, images, 1000)
-    with pytest.raises(ValueError, match="there is no layer 'nowhere'"):
+    with pytest.raises(ValueError, match="no feature called 'nowhere'"):
         class_activation_map(trained, images, 1, "nowhere")
     with pytest.raises(ValueError, match="has no places"):
         class_activation_map(trained, images, 1, "_fc")
@@ -187,15 +190,22 @@ def test_class_maps_of_what_there_is_not(trained):
         class_activation_map(st.Sequential(st.layers.Conv2d(3, 4, 3)), images, 1)
 
 
-def test_spread_goes_through_the_middles_of_what_cells_see(trained):
+def test_the_middles_of_a_class_map_are_those_of_what_cells_see(trained):
     found = class_activation_map(trained, photo(), 967)
-    spread = found.spread()[0]
-    rows, columns = found.fields
-    for row in range(rows.cells):
-        for column in range(columns.cells):
-            x, y = rows.centre(row), columns.centre(column)
-            if x == int(x) and y == int(y) and 0 <= x < 224 and 0 <= y < 224:
-                expected = found.map[0, row, column]
-                assert spread[int(x), int(y)] == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    constant = replace(found, map=np.full_like(found.map, 2.5))
-    np.testing.assert_allclose(constant.spread(), 2.5, rtol=1e-6)
+    rows, columns = found.centres()
+    assert (rows[3], columns[4]) == tuple(
+        field.centre(cell) + 0.5 for field, cell in zip(found.fields, (3, 4), strict=True)
+    )
+    # Where no window tells what cells see they have their own middles.
+    seen = [replace(field, window=None) for field in found.fields]
+    first = seen[0].pixels(0)
+    assert replace(found, fields=tuple(seen)).centres()[0][0] == (first.start + first.stop) / 2
+
+
+def test_a_class_map_of_any_feature_by_its_name(trained):
+    one = class_activation_map(trained, photo(), 967, "stride8")
+    other = class_activation_map(trained, photo(), 967, "_blocks.4")
+    assert np.array_equal(one.map, other.map)
+    assert one.layer == "stride8"
+    image = class_activation_map(trained, photo(), 967, "input")
+    assert image.map.shape == (1, 224, 224)

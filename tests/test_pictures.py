@@ -99,9 +99,9 @@ def test_an_overview_is_a_file_of_its_kind_and_the_same_every_time(suffix, tmp_p
         ("field", ["--image", COFFEE], ["middle cell", "sees 851×851 pixels, every 32"]),
         (
             "field",
-            ["--image", COFFEE, "--layer", "_blocks.4", "--cell", "0,27"],
+            ["--image", COFFEE, "--layer", "_blocks.4", "--cell", "27,0"],
             [
-                "cell 0, 27 of 28×28",
+                "cell 27,0 (X,Y) of 28×28",
                 "sees 67×67 pixels, every 8",
                 "rows 0 to 40, columns 190 to 223",
             ],
@@ -161,11 +161,11 @@ WRONG = {
     ),
     "cell beyond": (
         [*FIELD, "--layer", "_blocks.4", "--cell", "28,0"],
-        "_blocks.4.add has 28 x 28 cells",
+        "_blocks.4.add is 28 cells wide and 28 high",
     ),
     "cell a word": (
         [*FIELD, "--layer", "_blocks.4", "--cell", "top"],
-        "expected ROW,COLUMN",
+        "expected X,Y",
     ),
     "class": (
         ["--plot", "x.png", *["--what", "cam", "--image", "PHOTO", "--class", "expresso"]],
@@ -196,7 +196,7 @@ def test_what_is_wrong_is_said(case, tmp_path, monkeypatch):
 
 
 def test_without_matplotlib_a_picture_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr("striate.pictures.figures.find_spec", lambda name: None)
+    monkeypatch.setattr("striate.extras.find_spec", lambda name: None)
     result = striate("inspect", "alexnet", "--plot", tmp_path / "x.png")
     assert result.exit_code == 2
     assert "pip install 'striate[plot]'" in result.stderr

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 import striate as st
 from striate.classification import preset_of
 from striate.cli.main import app
 from striate.images import UnknownClassError, find_class, load
-from striate.pictures.heat import heat_maps, on_pixels
+from striate.pictures.figures import stacked
+from striate.pictures.heat import Heat, on_pixels
 from striate.presence import presence, working_size
 
 PHOTOS = Path(__file__).resolve().parent.parent / "examples" / "photos"
@@ -77,10 +77,13 @@ def test_the_working_size():
 
 
 def test_the_picture_has_a_panel_and_a_bar_for_each_class():
-    photo = Image.new("RGB", (30, 20), "white")
-    figure = heat_maps(photo, [np.zeros((20, 30)), np.eye(20, 30)], ["a", "b"])
-    assert [panel.get_title(loc="left") for panel in figure.axes] == ["a", "", "b", ""]
-    assert [bar.get_ylabel() for bar in figure.axes[1::2]] == ["probability"] * 2
+    photo = np.full((20, 30, 3), 255, np.uint8)
+    maps = [("a", np.zeros((20, 30))), ("b", np.eye(20, 30))]
+    figure = stacked([Heat("title", photo, maps, "probability", shares=True)])
+    _, plain, *panels = figure.axes
+    assert plain.get_title(loc="left") == ""
+    assert [panel.get_title(loc="left") for panel in panels] == ["a", "", "b", ""]
+    assert [bar.get_ylabel() for bar in panels[1::2]] == ["probability"] * 2
 
 
 def invoke(*arguments):
@@ -109,7 +112,7 @@ def test_the_command_names_the_most_present(tmp_path):
     assert result.exit_code == 0, result.output
     first, _second, files = result.stdout.splitlines()
     assert first.startswith("espresso: up to ")
-    assert "at row 200, column 300" in first
+    assert "at 300,200 (X,Y)" in first
     assert "map.svg" in files
     assert (tmp_path / "map.svg").read_text().count("probability") == 2
 
@@ -120,7 +123,13 @@ def test_the_command_names_the_most_present(tmp_path):
         (["--class", "espreso"], "did you mean 'espresso'"),
         (["--class", "espres"], "stands in names of classes 550 (espresso maker) and 967"),
         (["--class", "1000"], "there is no class 1000"),
-        (["--size", "10xx"], "expected HEIGHTxWIDTH"),
+        (["--size", "10xx"], "--size is '10xx', expected HEIGHTxWIDTH"),
+        (["--size", "60000x60000", "--class", "1"], "scaled to 60000 x 60000 pixels; expected"),
+        (["--scale", "1e9"], "pixels; expected at most 67108864"),
+        (
+            ["--output-stride", "1", "--class", "1"],
+            "a larger output stride and a narrower image take less",
+        ),
         (["--scale", "-1"], "the scale is -1.0; expected a number above 0"),
         (["--scale", "1", "--size", "224"], "choose one of --size and --scale"),
         (["-o", "map.txt"], "expected a name that ends in"),

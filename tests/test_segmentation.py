@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 import striate as st
 from striate import models, segmentation
 from striate.cli.main import app
-from striate.cli.pixels import parse_pixels
+from striate.cli.photo import parse_pixels
 from striate.columns import pixels_of
+from striate.extras import UnavailableError
 from striate.layers import Conv2d, ReLU, Sequential
 from striate.pictures.segments import coloured, cut_out, palette
 from striate.segmentation import LONGEST, regions, segment
@@ -51,7 +52,11 @@ def test_hypercolumns_beat_colours_on_eight_of_ten_pictures():
 
 
 def small(features=3):
-    return Sequential(Conv2d(features, 6, 3, 2, 1), ReLU(), Conv2d(6, 5, 3, 2, 1))
+    """A network whose weights do not depend on what was drawn before."""
+    network = Sequential(Conv2d(features, 6, 3, 2, 1), ReLU(), Conv2d(6, 5, 3, 2, 1))
+    for number, (_, initial) in enumerate(network.initials()):
+        initial.seed = number
+    return network
 
 
 def test_scores_are_those_of_the_whole_stack():
@@ -133,9 +138,22 @@ def test_bad_numbers_of_regions_are_said():
         regions(small(), np.zeros((20, 20, 3), np.float32), 1)
 
 
+def test_an_image_of_fewer_kinds_of_pixels_than_regions_is_refused():
+    with pytest.raises(
+        ValueError, match=r"regions is 5, more than the image has different pixels: \d"
+    ):
+        regions(small(), np.ones((2, 2, 3), np.float32), 5)
+
+
+def test_a_pixel_is_inside_or_outside():
+    image = np.zeros((20, 20, 3), np.float32)
+    with pytest.raises(ValueError, match="row 2 and column 3 is given as inside and as outside"):
+        segment(small(), image, [[1, 1], [2, 3]], [[2, 3], [4, 4]])
+
+
 def test_without_scikit_learn(monkeypatch):
-    monkeypatch.setattr(segmentation, "find_spec", lambda name: None)
-    with pytest.raises(segmentation.UnavailableError, match=r"pip install 'striate\[segment\]'"):
+    monkeypatch.setattr("striate.extras.find_spec", lambda name: None)
+    with pytest.raises(UnavailableError, match=r"pip install 'striate\[segment\]'"):
         segment(small(), np.zeros((20, 20, 3), np.float32), [[1, 1]], [[2, 2]])
 
 
@@ -220,6 +238,8 @@ def test_the_command_finds_regions(photo, tmp_path):
         (["--inside", "1,45", "--outside", "2,2"], "--inside 1,45 lies outside the photo, which"),
         (["--inside", "1,1", "--outside", "60,2"], "60 pixels wide and 40 high"),
         (["--regions", "3", "--overlay", "x.jpg"], "--overlay is x.jpg, expected a name"),
+        (["--regions", "3", "--overlay", "none/x.png"], "there is no folder none"),
+        (["--inside", "1,1", "--outside", "1,1"], "is given as inside and as outside"),
     ],
 )
 def test_the_command_says_what_is_wrong(photo, tmp_path, arguments, says):
@@ -227,6 +247,13 @@ def test_the_command_says_what_is_wrong(photo, tmp_path, arguments, says):
     assert result.exit_code == 2
     assert says in " ".join(result.stderr.replace("│", " ").split())
     assert not (tmp_path / "m.png").exists()
+
+
+def test_the_overlay_is_another_file(photo, tmp_path):
+    mask = tmp_path / "m.png"
+    result = run("segment", photo, "--regions", 3, "-o", mask, "--overlay", mask)
+    assert result.exit_code == 2
+    assert "which is the mask's file" in result.stderr
 
 
 @pytest.mark.parametrize("text", ["", "1", "1,2,3", "-1,2", "a,2", "1.5,2", "²,1", "99999999,1"])
@@ -256,12 +283,50 @@ def test_the_command_writes_hypercolumns(photo, tmp_path):
 
 def test_the_command_writes_all_hypercolumns(photo, tmp_path):
     output = tmp_path / "columns.npz"
-    result = run("hypercolumns", photo, "-o", output, "--size", 30, "--interpolation", "bilinear")
+    size = ("--longest", 30, "--every", 1, "--interpolation", "bilinear")
+    result = run("hypercolumns", photo, "-o", output, *size)
     assert result.exit_code == 0, result.output
     assert "20 x 30 x 1472" in result.stdout
     with np.load(output) as file:
         assert file["values"].shape == (20, 30, 1472)
-        assert "rows" not in file
+        assert file["rows"].tolist() == list(range(0, 40, 2))
+        assert file["columns"].tolist() == list(range(0, 60, 2))
+
+
+def test_by_default_the_hypercolumns_of_a_grid_are_written(photo, tmp_path):
+    with photo.open("rb") as file:
+        result = CliRunner().invoke(
+            app, ["hypercolumns", "-", "-o", str(tmp_path / "grid.npz")], input=file.read()
+        )
+    assert result.exit_code == 0, result.output
+    with np.load(tmp_path / "grid.npz") as file:
+        arrays = dict(file)
+    assert arrays["values"].shape == (10, 15, 1472)
+    assert (arrays["rows"][3], arrays["columns"][14]) == (12, 56)
+    pixels = pixels_of(str(photo), st.classification.preset_of(network()))
+    expected = st.hypercolumns(network(), pixels, at=[[12, 56]])
+    assert np.array_equal(arrays["values"][3, 14], expected.values[0])
+
+
+def test_pixels_of_a_smaller_photo_are_found_again_in_the_photo(photo, tmp_path):
+    """A pixel that is written as its grid's is asked for by name, and is the same."""
+    for output, options in (("a.npz", ["--every", 5]), ("b.npz", ["--at", "17,24"])):
+        size = ("--longest", 37, "--layers", "stride4", "-o", tmp_path / output)
+        assert run("hypercolumns", photo, *size, *options).exit_code == 0
+    with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
+        assert (a["rows"].tolist(), a["columns"].tolist()[:3]) == ([0, 8, 16, 24, 32], [0, 9, 17])
+        assert np.array_equal(a["values"][3, 2], b["values"][0])
+
+
+def test_too_many_hypercolumns_are_refused_in_words_of_the_command_line(
+    photo, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("striate.columns.LARGEST", 1000)
+    result = run("hypercolumns", photo, "-o", tmp_path / "x.npz")
+    assert result.exit_code == 2
+    for words in ("of 150 pixels take 883 kB", "--every", "--layers", "--longest", "--at X,Y"):
+        assert words in result.stderr
+    assert "out=" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -270,7 +335,9 @@ def test_the_command_writes_all_hypercolumns(photo, tmp_path):
         (["-o", "x.npy"], "expected a name that ends in .npz"),
         (["-o", "x.npz", "--layers", "layer1"], "no feature called 'layer1'"),
         (["-o", "x.npz", "--at", "60,0"], "--at 60,0 lies outside the photo"),
-        (["-o", "/nonexistent/x.npz", "--at", "1,1"], "no such file"),
+        (["-o", "/nonexistent/x.npz", "--at", "1,1"], "there is no folder /nonexistent"),
+        (["-o", "x.npz", "--at", "1,1", "--every", "2"], "choose one of --at and --every"),
+        (["-o", "x.npz", "--layers", "stride4,"], "--layers is 'stride4,', expected names"),
     ],
 )
 def test_hypercolumns_say_what_is_wrong(photo, arguments, says, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What a network sees in an image: the values of a layer, and where a class was found."""
+"""Where in an image a network finds a class: activations times gradients."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.layers import Module
+from striate.layers.extract import feature_graph
 from striate.network.describe import Layer, layers
 from striate.network.gradient import depends, gradient
 from striate.network.graph import Graph, Input, Node
@@ -28,25 +29,13 @@ class ClassMap:
     linear: bool
     fields: tuple[Field, ...]
 
-    def spread(self) -> Array:
-        """The map for every pixel `[b, x, y]`, linear between the middles of what places see."""
-        rows, columns = map(_weights, self.fields)
-        spread = np.einsum("xp,yq,bpq->bxy", rows, columns, self.map, optimize=True)
-        return np.asarray(spread, np.float32)
-
-
-def _weights(field: Field) -> NDArray[np.float64]:
-    """How much each pixel takes of each cell, `[pixel, cell]`: of the two it lies between."""
-    centres = [field.centre(cell) for cell in range(field.cells)]
-    pixels = np.arange(field.image)
-    return np.stack([np.interp(pixels, centres, one) for one in np.eye(field.cells)], axis=1)
-
-
-def feature_maps(model: Module, images: Array, layer: str) -> Array:
-    """The values of the layer `layer` on `images[b, x, y, i]`. Raises ValueError."""
-    graph = model.trace(images.shape)
-    (values,) = _run(Graph(graph.inputs, (named(graph, layer),)), images)
-    return values
+    def centres(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The rows and the columns in the middle of what places see; pixel n runs to n + 1."""
+        rows, columns = (
+            np.array([field.centre(cell) + 0.5 for cell in range(field.cells)])
+            for field in self.fields
+        )
+        return rows, columns
 
 
 def class_activation_map(
@@ -57,43 +46,40 @@ def class_activation_map(
     At every place of the layer the activations times the derivatives of the class's score by them,
     summed over the features. Of a network that ends in a mean over all places and a linear layer
     that is the class-activation map (Zhou et al. 2016); of any other it is HiResCAM (Draelos, Carin
-    2020). The layer is by default the last that has places. Raises ValueError.
+    2020). The layer has a name as `features` takes it, and is by default the last that has places.
+    Raises ValueError.
     """
-    graph = model.trace(images.shape)
-    (output,) = graph.outputs
+    # The whole network is called "".
+    graph, places = feature_graph(model, images.shape, ["", *([layer] if layer else [])])
+    output = graph.outputs[places[""]]
     if len(output.shape) != 2 or not 0 <= index < output.shape[1]:
         raise ValueError(
             f"class {index} of a network whose output is {list(output.shape)}; expected scores "
             f"[b, class] and a class among them"
         )
-    node = named(graph, layer) if layer is not None else _last(graph)
+    node: Node
+    if layer:
+        name, node = layer, graph.outputs[places[layer]]
+    else:
+        node = _last(graph)
+        name = node.label
     if len(node.shape) != 4:
-        raise ValueError(
-            f"{layer} gives {list(node.shape)}, which has no places; choose one before"
-        )
+        raise ValueError(f"{name} gives {list(node.shape)}, which has no places; choose one before")
     asked = Input("class", output.shape)
     slope = gradient(output, node, asked)
     if slope is None:
-        raise ValueError(f"the scores do not depend on {layer}")
+        raise ValueError(f"the scores do not depend on {name}")
     chosen = np.zeros(output.shape, np.float32)
     chosen[:, index] = 1
     outputs = (node, slope, output)
     values, slopes, scores = _run(Graph((*graph.inputs, asked), outputs), images, chosen)
     return ClassMap(
-        node.label,
+        name,
         np.einsum("bxyi,bxyi->bxy", values, slopes),
         scores,
         not depends(slope, graph.inputs[0]),
         receptive_fields(graph)[node],
     )
-
-
-def named(graph: Graph, label: str) -> Layer:
-    """The layer called `label`. Raises ValueError."""
-    for layer in layers(graph):
-        if layer.label == label:
-            return layer
-    raise ValueError(f"there is no layer {label!r}")
 
 
 def _last(graph: Graph) -> Layer:

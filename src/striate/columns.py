@@ -28,6 +28,14 @@ INTERPOLATIONS = ("nearest", "bilinear")
 LARGEST = 4 << 30
 
 
+class TooLargeError(ValueError):
+    """More hypercolumns than fit into memory; `size` is how many bytes they take."""
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """A layer's share of the hypercolumns.
@@ -78,8 +86,8 @@ def hypercolumns(
 
     `at` holds pixels `[n, 2]` (row x, column y, from 0 on): their hypercolumns are taken from the
     maps while the network runs, which costs no more than its run. Without `at` all pixels' are
-    made; more than 4 GiB of them need an array `out`, float32`[x, y, features]`, to be written into
-    (a `numpy.memmap`, say).
+    made. More than 4 GiB need an array `out`, float32`[x, y, features]` (or `[n, features]`), to be
+    written into (a `numpy.memmap`, say), else TooLargeError is raised.
 
     Pixel (x, y) of a map L with stride f has, where the interpolation is "nearest",
     L[floor(x / f), floor(y / f)], or the last cell where the map ends before (padding is missing);
@@ -272,9 +280,10 @@ def _room(shape: tuple[int, ...], out: Array | None) -> Array:
         return out
     nbytes = 4 * int(np.prod(shape, dtype=np.int64))
     if nbytes > LARGEST:
-        raise ValueError(
-            f"the hypercolumns of all pixels, {' x '.join(map(str, shape))}, take "
-            f"{nbytes / 2**30:.1f} GiB: take them at some pixels, of fewer layers, or of a smaller "
-            "image; or give an array for them, out="
+        raise TooLargeError(
+            f"the hypercolumns, {' x '.join(map(str, shape))}, take {nbytes / 2**30:.1f} GiB: take "
+            "them at fewer pixels (at=), of fewer layers, or of a smaller image; or give an array "
+            "for them, out=",
+            nbytes,
         )
     return np.empty(shape, np.float32)

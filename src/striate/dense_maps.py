@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from striate.layers import Module
 from striate.layers.arguments import as_float32, check_rank, integer, pair, shape_text
 from striate.network.graph import Graph
-from striate.transforms.dense import Sheet, total_stride
+from striate.transforms.dense import Sheet
 
 if TYPE_CHECKING:
     from striate.layers.arguments import Pair
@@ -88,11 +88,11 @@ class DenseNetwork:
     ) -> None:
         native = model.trace((1, *window, 3))
         self.window = window
-        self.stride = stride or total_stride(native)
         self.borders, self.margin = borders, margin
         self.memory = memory
         self._options = (threads, algorithm)
-        self._sheet = Sheet(native, self.stride)
+        self._sheet = Sheet(native, stride)
+        self.stride = self._sheet.stride
         self.reach = self._sheet.reach()
         # Without padding a window's own border and the image's are one.
         self.crops = borders == "window" and self.reach.padded
@@ -202,8 +202,9 @@ class DenseNetwork:
         least = lost + 1
         if least >= rows or (least_bytes := self._bytes(least, columns)) > self.memory:
             raise ValueError(
-                f"one strip of the image takes {self._bytes(min(least, rows), columns)} bytes, but "
-                f"memory is {self.memory}; give more, a larger output_stride, or a narrower image"
+                f"one strip of the image takes {self._bytes(min(least, rows), columns)} bytes of "
+                f"memory, more than the {self.memory} allowed; a larger output stride and a "
+                "narrower image take less"
             )
         more = self._bytes(least + 8, columns)
         height = least + int(8 * (self.memory - least_bytes) // max(1, more - least_bytes))

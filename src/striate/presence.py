@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 # Is told the rows of cells that are done.
 Advance = Callable[[int], None]
 
+# Pixels of a photo as it is scaled, beyond which that alone would fill the memory.
+_MOST_PIXELS = 1 << 26
 # Without a size the photo's short side becomes so many windows: what fills half of it fills one.
 WINDOWS = 2
 
@@ -72,6 +74,11 @@ def presence(
     that of `working_size`. Raises ValueError.
     """
     pixels = size or working_size(photo.size[::-1], network.window)
+    if pixels[0] * pixels[1] > _MOST_PIXELS:
+        raise ValueError(
+            f"the photo would be scaled to {pixels[0]} x {pixels[1]} pixels; expected at most "
+            f"{_MOST_PIXELS} in all"
+        )
     geometry = network.geometry_for(pixels)
     if not classes and 4 * network.classes * int(np.prod(geometry.shape)) > network.memory:
         raise ValueError(

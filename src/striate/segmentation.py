@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +26,7 @@ from striate.columns import (
     network_of,
     pixels_of,
 )
+from striate.extras import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,10 +44,6 @@ _SAMPLE = 2000
 _FREEDOM = 10.0
 # Directions of the hypercolumns that regions are told apart by.
 _COMPONENTS = 16
-
-
-class UnavailableError(ValueError):
-    """A library that is not installed, and how to install it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +85,13 @@ def segment(
     for at, name in zip(given, ("inside", "outside"), strict=True):
         if not len(at):
             raise ValueError(f"{name} has no pixels; expected one or more")
+    both = set(map(tuple, given[0].tolist())) & set(map(tuple, given[1].tolist()))
+    if both:
+        row, column = min(both)
+        raise ValueError(
+            f"the pixel of row {row} and column {column} is given as inside and as outside; "
+            "expected one of them"
+        )
     labels = np.repeat([1, 0], [len(at) for at in given])
     points = np.concatenate(given)
     sampled = scene.columns(np.concatenate([points, scene.sample()]))
@@ -120,6 +123,9 @@ def regions(
         raise ValueError(f"regions is {count}, expected 2 to 256")
     scene = _Scene.of(model, image, layers, longest, preset, threads)
     sampled = scene.columns(scene.sample())
+    kinds = len(np.unique(sampled, axis=0))
+    if kinds < count:
+        raise ValueError(f"regions is {count}, more than the image has different pixels: {kinds}")
     shift, scale = scene.standard(sampled)
     centres = _centres((sampled - shift) * scale, count)
     # The nearest centre c of z is the one with the largest c.z - |c|^2 / 2, which is linear in z.
@@ -134,8 +140,7 @@ def regions(
 
 def check() -> None:
     """Raises UnavailableError where scikit-learn is not there."""
-    if find_spec("sklearn") is None:
-        raise UnavailableError("segmenting needs scikit-learn: pip install 'striate[segment]'")
+    require("sklearn", "segment", "segmenting needs scikit-learn")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from striate.cli.choices import (
     ModelArgument,
     ThreadsOption,
 )
-from striate.cli.output import Column, count, duration, print_json, print_table, shape
+from striate.cli.output import Column, count, duration, print_json, print_table, progress, shape
 
 if TYPE_CHECKING:
     from striate.network.graph import Array
@@ -95,7 +95,11 @@ def bench(
     from striate.cli.networks import network
 
     module, sizes = network(model, input, batch)
-    report = measure(module.compile(sizes, threads=threads, algorithm=algorithm), layers)
+    with progress(None) as advance:
+        advance(f"{model}: compiling", 0)
+        executable = module.compile(sizes, threads=threads, algorithm=algorithm)
+        advance(f"{model}: measuring", 0)
+        report = measure(executable, layers)
     if sort:
         report = report.sorted()
     if json:

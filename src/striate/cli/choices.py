@@ -6,6 +6,9 @@ from typing import Annotated
 import typer
 
 DEFAULT_MODEL = "efficientnet_lite0"
+# How a place is given, and how that is explained.
+PLACE = "X,Y"
+PLACE_HELP = "X pixels from the left edge and Y from the top, as image viewers show; from 0 on."
 
 
 class Algorithm(StrEnum):
@@ -18,6 +21,13 @@ class Algorithm(StrEnum):
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="The network; `striate models` lists them.")
+]
+ModelOption = Annotated[
+    str, typer.Option(metavar="NAME", help="The network; `striate models` lists them.")
+]
+PhotoArgument = Annotated[
+    str,
+    typer.Argument(metavar="PHOTO", help="An image, or - for standard input.", show_default=False),
 ]
 WeightsOption = Annotated[
     str, typer.Option(metavar="FILE", help="A .pth or .safetensors file, or imagenet.")

@@ -3,7 +3,6 @@
 import csv
 import sys
 from collections.abc import Iterable, Iterator
-from io import BytesIO
 from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import typer
@@ -17,11 +16,11 @@ from striate.cli.choices import (
 )
 from striate.cli.guard import SOME_FAILED, UNUSABLE, message, say
 from striate.cli.output import print_json
+from striate.cli.photo import STDIN, standard_input
 
 if TYPE_CHECKING:
     from striate.classification import Classification
 
-STDIN = "-"
 T = TypeVar("T")
 
 
@@ -92,15 +91,6 @@ def found(given: Iterable[str]) -> tuple[list[tuple[str, object]], int]:
             missing += 1
             say(f"striate: {message(error)}")
     return list(sources.items()), missing
-
-
-def standard_input() -> BytesIO:
-    """All of standard input as a file; ValueError where a person would have to type it."""
-    if sys.stdin is None or sys.stdin.isatty():
-        raise ValueError("- reads an image from standard input: striate classify - < FILE")
-    stream = BytesIO(sys.stdin.buffer.read())
-    stream.name = "standard input"
-    return stream
 
 
 def classify_all(

@@ -14,7 +14,7 @@ from striate.cli.choices import (
     ModelArgument,
     WeightsOption,
 )
-from striate.cli.output import print_json
+from striate.cli.output import check_output, print_json, progress, size
 
 
 def compile(
@@ -37,11 +37,14 @@ def compile(
     from striate.models import create
     from striate.weights.artifact import save
 
+    check_output(output, "--output")
     sizes = input_shape(model, input, batch)
-    path = save(create(model, weights), output, sizes, algorithm=algorithm)
-    size = path.stat().st_size
+    with progress(None) as advance:
+        advance(f"{model}: compiling", 0)
+        path = save(create(model, weights), output, sizes, algorithm=algorithm)
+    written = path.stat().st_size
     if json:
         head = {"model": model, "input": list(sizes), "algorithm": str(algorithm)}
-        print_json({**head, "file": str(path), "bytes": size})
+        print_json({**head, "file": str(path), "bytes": written})
         return
-    print(f"{path}: {model}, {size / 1e6:.1f} MB")
+    print(f"{path}: {model}, {size(written)}")

@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from striate.cli.choices import DEFAULT_MODEL, JsonOption, ThreadsOption, WeightsOption
-from striate.cli.output import print_json, progress
+from striate.cli.choices import (
+    DEFAULT_MODEL,
+    JsonOption,
+    ModelOption,
+    PhotoArgument,
+    ThreadsOption,
+    WeightsOption,
+)
+from striate.cli.output import check_figure, check_output, print_json, progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from striate.classification import Label
-    from striate.images.loading import Encoded
     from striate.presence import Presence
 
-STDIN = "-"
 # The longer side of the photo in the picture (pixels).
 _LONGEST = 1200
 
@@ -31,9 +36,7 @@ class Borders(StrEnum):
 
 
 def dense(
-    photo: Annotated[
-        str, typer.Argument(metavar="PHOTO", help="An image, or - for standard input.")
-    ],
+    photo: PhotoArgument,
     output: Annotated[
         Path,
         typer.Option(
@@ -54,9 +57,7 @@ def dense(
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes, where none is named.")] = 3,
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="The network; `striate models` lists them.")
-    ] = DEFAULT_MODEL,
+    model: ModelOption = DEFAULT_MODEL,
     weights: WeightsOption = "imagenet",
     output_stride: Annotated[
         int, typer.Option(min=1, help="Pixels from one window to the next, once scaled.")
@@ -80,26 +81,32 @@ def dense(
     A small scale finds what fills the photo, a large one what is small in it.
     """
     from striate.classification import labels_for, preset_of
-    from striate.cli.networks import parse_size
+    from striate.cli.networks import class_number, parse_size
+    from striate.cli.photo import source
     from striate.dense_maps import dense as dense_network
     from striate.images import load
     from striate.models import create
-    from striate.pictures.figures import check
     from striate.presence import presence, working_size
 
-    check(output, "--output")
+    raw = output.with_suffix(".npy")
+    check_figure(output, "--output")
+    check_output(raw, "--output")
     if size is not None and scale is not None:
         raise typer.BadParameter("choose one of --size and --scale")
-    image = load(_source(photo))
+    image = load(source(photo))
     module = create(model, weights)
     network = dense_network(
         module, output_stride, borders, margin=module.preset.crop // 2, threads=threads
     )
     labels = labels_for(network.classes)
-    wanted = list(dict.fromkeys(_number(query, labels) for query in classes or []))
-    pixels = parse_size(size) if size else working_size(image.size[::-1], network.window, scale)
+    wanted = list(dict.fromkeys(class_number(query, len(labels)) for query in classes or []))
+    if size is None:
+        pixels = working_size(image.size[::-1], network.window, scale)
+    else:
+        pixels = parse_size(size, "--size")
+    doing = f"{model} on {pixels[0]} x {pixels[1]} pixels"
     with progress(network.geometry_for(pixels).shape[0]) as advance:
-        advance(f"{model} on {pixels[0]} x {pixels[1]} pixels", 0)
+        advance(doing, 0)
         found = presence(
             network,
             preset_of(module),
@@ -107,50 +114,31 @@ def dense(
             wanted,
             size=pixels,
             top=top,
-            advance=lambda rows: advance("", rows),
+            advance=lambda rows: advance(doing, rows),
         )
-    raw = output.with_suffix(".npy")
-    _write(output, raw, image, found, labels)
+    _write(output, raw, image, found, [labels[index].name for index in found.classes], model)
+    seen = _seen(found, labels, image)
     if json:
         files = {"file": photo, "picture": str(output), "map": str(raw)}
-        print_json({**files, "model": model, **_record(found, labels)})
+        print_json({**files, "model": model, **_record(found), "classes": seen})
         return
-    for one in _seen(found, labels):
+    for one in seen:
         print(
-            f"{one['name']}: up to {one['most']:.1%}, at row {one['row']}, column {one['column']}; "
+            f"{one['name']}: up to {one['most']:.1%}, at {one['column']},{one['row']} (X,Y); "
             f"{one['mean']:.1%} on average"
         )
     print(f"{output} and {raw}")
 
 
-def _source(photo: str) -> "Encoded":
-    from striate.cli.classify import standard_input
-
-    return standard_input() if photo == STDIN else photo
-
-
-def _number(query: str, labels: "Sequence[Label]") -> int:
-    """The class that a user names; only ImageNet's have names."""
-    from striate.images import class_names, find_class
-
-    if len(labels) == len(class_names()):
-        return find_class(query).index
-    if not query.isdecimal() or int(query) >= len(labels):
-        raise ValueError(
-            f"--class is {query!r}; the network's classes have no names: 0 to {len(labels) - 1}"
-        )
-    return int(query)
-
-
 def _write(
-    output: Path, raw: Path, image: "Image", found: "Presence", labels: "Sequence[Label]"
+    output: Path, raw: Path, image: "Image", found: "Presence", names: Sequence[str], model: str
 ) -> None:
     """The picture, and the maps as float32[class, p, q]."""
     import numpy as np
 
     from striate.compiler.files import write_atomically
-    from striate.pictures.figures import encoded
-    from striate.pictures.heat import heat_maps, on_pixels
+    from striate.pictures.figures import encoded, stacked
+    from striate.pictures.heat import Heat, on_pixels
 
     shown = image.copy()
     shown.thumbnail((_LONGEST, _LONGEST))
@@ -159,16 +147,18 @@ def _write(
     maps = [
         on_pixels(cells, down * rows, across * columns, shown.size[::-1]) for cells in found.maps
     ]
-    titles = [labels[index].name for index in found.classes]
-    picture = encoded(heat_maps(shown, maps, titles), output.suffix)
+    title = f"{model}: what the window around each pixel shows"
+    titled = list(zip(names, maps, strict=True))
+    panel = Heat(title, np.asarray(shown), titled, "probability", shares=True)
+    picture = encoded(stacked([panel]), output.suffix)
     array = io.BytesIO()
     np.save(array, found.maps)
     write_atomically(output, [picture], durable=True)
     write_atomically(raw, [array.getvalue()], durable=True)
 
 
-def _record(found: "Presence", labels: "Sequence[Label]") -> dict[str, object]:
-    """What was found, for programs."""
+def _record(found: "Presence") -> dict[str, object]:
+    """Where the maps' cells lie, for programs."""
     geometry = found.geometry
     return {
         "scale": list(found.scale),
@@ -176,11 +166,10 @@ def _record(found: "Presence", labels: "Sequence[Label]") -> dict[str, object]:
         "stride": list(geometry.stride),
         "offset": list(geometry.offset),
         "shape": list(geometry.shape),
-        "classes": _seen(found, labels),
     }
 
 
-def _seen(found: "Presence", labels: "Sequence[Label]") -> list[dict[str, object]]:
+def _seen(found: "Presence", labels: "Sequence[Label]", image: "Image") -> list[dict[str, object]]:
     """Each class with its mean, and with its largest probability and where in the photo that is."""
     import numpy as np
 
@@ -195,8 +184,8 @@ def _seen(found: "Presence", labels: "Sequence[Label]") -> list[dict[str, object
                 "synset": labels[index].synset,
                 "mean": float(cells.mean()),
                 "most": float(cells.max()),
-                "row": round(rows[p]),
-                "column": round(columns[q]),
+                "row": min(round(rows[p]), image.height - 1),
+                "column": min(round(columns[q]), image.width - 1),
             }
         )
     return seen

@@ -8,7 +8,7 @@ import typer
 
 from striate.cli.choices import BatchOption, JsonOption, ThreadsOption, WeightsOption
 from striate.cli.guard import INTERRUPTED, SOME_FAILED, say
-from striate.cli.output import Column, check_writable, print_json, print_table, progress
+from striate.cli.output import Column, check_output, print_json, print_table, progress, write_image
 
 if TYPE_CHECKING:
     from striate.evaluation import Evaluation, Share
@@ -80,13 +80,12 @@ def evaluate(
     from striate.evaluation.dataset import read_dataset
     from striate.evaluation.journal import Journal
     from striate.evaluation.run import about, find_subject, run
-    from striate.evaluation.sheet import check
+    from striate.evaluation.sheet import FORMATS
 
+    if output is not None:
+        check_output(output, "--output")
     if sheet is not None:
-        check(sheet)
-    for file in (output, sheet):
-        if file is not None:
-            check_writable(file)
+        check_output(sheet, "--sheet", tuple(FORMATS))
     subject = find_subject(model, weights, None, threads, exif)
     dataset = read_dataset(data, labels, synsets, subject.classifier.labels, subject.classes)
     path = journal or _default_journal(model, data)
@@ -150,23 +149,17 @@ def _say_left_out(evaluation: "Evaluation") -> None:
 
 
 def _write(evaluation: "Evaluation", output: Path | None, sheet: Path | None, worst: int) -> None:
-    import io
-
-    from striate.compiler.files import write_atomically
-
     if output is not None:
+        from striate.compiler.files import write_atomically
         from striate.evaluation.page import as_html
 
         page = as_html(evaluation, worst).encode(errors="replace")
         write_atomically(output, [page], durable=True)
     if sheet is not None:
-        from striate.evaluation.sheet import contact_sheet
+        from striate.evaluation.sheet import FORMATS, contact_sheet
 
         picture = contact_sheet(evaluation, evaluation.mistakes()[:worst])
-        file = io.BytesIO()
-        kind = {"png": "PNG", "webp": "WEBP"}.get(sheet.suffix[1:].lower(), "JPEG")
-        picture.save(file, kind)
-        write_atomically(sheet, [file.getvalue()], durable=True)
+        write_image(sheet, picture, FORMATS[sheet.suffix.lower()])
 
 
 def _print(evaluation: "Evaluation") -> None:

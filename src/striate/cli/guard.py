@@ -35,7 +35,10 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             say("striate: interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except MemoryError as error:
-            fail(error, "there is not enough memory; use a smaller --batch or smaller images")
+            fail(
+                error,
+                "there is not enough memory; smaller images take less, and fewer of them at once",
+            )
             raise typer.Exit(UNUSABLE) from None
         except (ValueError, OSError) as error:
             fail(error, message(error))

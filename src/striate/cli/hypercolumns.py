@@ -6,9 +6,20 @@ from typing import Annotated
 
 import typer
 
-from striate.cli.choices import DEFAULT_MODEL, JsonOption, ThreadsOption, WeightsOption
-from striate.cli.output import print_json, progress
-from striate.cli.pixels import HELP, METAVAR
+from striate.cli.choices import (
+    DEFAULT_MODEL,
+    PLACE,
+    PLACE_HELP,
+    JsonOption,
+    ModelOption,
+    PhotoArgument,
+    ThreadsOption,
+    WeightsOption,
+)
+from striate.cli.output import check_output, print_json, progress, size
+
+# Every hypercolumn of a photo of a megapixel would take some gigabytes.
+_EVERY = 4
 
 
 class Interpolation(StrEnum):
@@ -19,29 +30,41 @@ class Interpolation(StrEnum):
 
 
 def hypercolumns(
-    photo: Annotated[str, typer.Argument(metavar="PHOTO", help="An image.", show_default=False)],
+    photo: PhotoArgument,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FILE.npz", help="Where to.", show_default=False),
     ],
-    model: Annotated[str, typer.Option(metavar="NAME", help="The network.")] = DEFAULT_MODEL,
+    model: ModelOption = DEFAULT_MODEL,
     weights: WeightsOption = "imagenet",
     layers: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME,...",
+            metavar="LAYER,...",
             help="Names as in `striate inspect`, or stride4 for the last map of that stride.",
             show_default="the last of every stride",
         ),
     ] = None,
     at: Annotated[
         list[str] | None,
-        typer.Option(metavar=METAVAR, help=f"A pixel: {HELP} Repeat it.", show_default="all"),
+        typer.Option(
+            metavar=PLACE,
+            help=f"A pixel: {PLACE_HELP} Repeat it.",
+            show_default="a grid of the whole photo",
+        ),
+    ] = None,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="The grid's pixels: every so many rows and columns.",
+            show_default=str(_EVERY),
+        ),
     ] = None,
     interpolation: Annotated[
         Interpolation, typer.Option(help="The cell above the pixel, or the four around it weighed.")
     ] = Interpolation.NEAREST,
-    size: Annotated[
+    longest: Annotated[
         int | None,
         typer.Option(
             min=8,
@@ -54,52 +77,70 @@ def hypercolumns(
 ) -> None:
     """Write the hypercolumns of a photo: for each pixel the features above it, of several layers.
 
-    The file (numpy.load reads it) has values [pixel, feature], or [row, column, feature] of all
-    pixels; layers, and for each its first and last column + 1 (slices) and its stride (strides);
-    and rows and columns of the pixels, if they were chosen. With --size the pixels are those of the
-    photo as it is; its features are those of the smaller one.
+    The file (numpy.load reads it) has values [row, column, feature] on a grid of pixels, or with
+    --at [pixel, feature]; rows and columns, where in the photo the pixels are; and layers, with for
+    each its first and last feature + 1 (slices) and its stride (strides). With --longest the grid
+    is that of the smaller photo, and rows and columns still count pixels of the photo as it is.
     """
     import numpy as np
 
-    from striate.cli.pixels import check_suffix, check_within, parse_pixels
+    from striate.cli.photo import check_within, parse_pixels, source
+    from striate.columns import TooLargeError
     from striate.columns import hypercolumns as columns_of
     from striate.compiler.files import written_atomically
     from striate.images import load, reduced
     from striate.models import create
 
-    check_suffix(output, ".npz")
+    check_output(output, "--output", [".npz"])
+    if at and every is not None:
+        raise typer.BadParameter("choose one of --at and --every")
     names = None if layers is None else [name.strip() for name in layers.split(",")]
-    wanted = parse_pixels(at, "--at") if at else None
-    original = load(photo)
-    image = reduced(original, size)
-    places = None
-    if wanted is not None:
-        scale = np.array(image.size[::-1]) / np.array(original.size[::-1])
-        places = (check_within(wanted, original, "--at") * scale).astype(np.int64)
+    if names is not None and not all(names):
+        raise ValueError(f"--layers is {layers!r}, expected names with commas between them")
+    wanted = parse_pixels(at or (), "--at")
+    original = load(source(photo))
+    image = reduced(original, longest)
+    full, seen = np.array(original.size[::-1]), np.array(image.size[::-1])
+    if at:
+        places = check_within(wanted, original, "--at") * seen // full
+        rows, columns = wanted.T
+    else:
+        grid = [np.arange(0, pixels, every or _EVERY) for pixels in seen]
+        places = np.stack(np.meshgrid(*grid, indexing="ij"), -1).reshape(-1, 2)
+        # The first pixel of the photo that a pixel of the smaller one stands for.
+        rows, columns = (-(-n * a // b) for n, a, b in zip(grid, full, seen, strict=True))
     with progress(None) as advance:
         advance(f"{model} on {image.size[0]} x {image.size[1]} pixels", 0)
         network = create(model, weights)
-        found = columns_of(network, image, names, places, interpolation.value, threads=threads)
+        # All at once they are made row by row.
+        where = None if every == 1 else places
+        try:
+            found = columns_of(network, image, names, where, interpolation.value, threads=threads)
+        except TooLargeError as error:
+            raise ValueError(
+                f"the hypercolumns of {len(places)} pixels take {size(error.size)}; a larger "
+                "--every, fewer --layers and a smaller --longest take less, and so do single "
+                f"pixels (--at {PLACE})"
+            ) from None
+        values = found.values if at else found.values.reshape(len(rows), len(columns), -1)
         arrays = {
-            "values": found.values,
+            "values": values,
+            "rows": rows,
+            "columns": columns,
             "layers": np.array([layer.name for layer in found.layers]),
             "slices": np.array([(la.columns.start, la.columns.stop) for la in found.layers]),
             "strides": np.array([[float(n) for n in layer.stride] for layer in found.layers]),
         }
-        if wanted is not None:
-            arrays |= {"rows": wanted[:, 0], "columns": wanted[:, 1]}
         advance(f"writing {output}", 0)
         with written_atomically(output, durable=True) as file:
             np.savez(file, allow_pickle=False, **arrays)
-    shape = found.values.shape
     if json:
         parts = [
             {"name": la.name, "columns": [la.columns.start, la.columns.stop]} for la in found.layers
         ]
         head = {"file": photo, "model": model, "output": str(output)}
-        print_json({**head, "shape": list(shape), "layers": parts})
+        print_json({**head, "shape": list(values.shape), "layers": parts})
         return
-    sizes = " x ".join(map(str, shape))
-    print(f"{output}: {sizes}, {output.stat().st_size / 1e6:.1f} MB")
+    print(f"{output}: {' x '.join(map(str, values.shape))}, {size(output.stat().st_size)}")
     for layer in found.layers:
         print(f"  {layer.columns.start:6}-{layer.columns.stop - 1:<6} {layer.name}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from striate.cli.choices import (
+    PLACE,
     Algorithm,
     AlgorithmOption,
     BatchOption,
@@ -44,14 +45,18 @@ def inspect(
         Picture | None, typer.Option(help="Of what the picture is.", show_default="overview")
     ] = None,
     image: Annotated[
-        Path | None, typer.Option(metavar="PHOTO", help="For features, field and cam.")
+        str | None, typer.Option(metavar="PHOTO", help="For features, field and cam; - is stdin.")
     ] = None,
     layer: Annotated[
         str | None, typer.Option(metavar="LAYER", help="For filters, features, field and cam.")
     ] = None,
     cell: Annotated[
         str | None,
-        typer.Option(metavar="ROW,COLUMN", help="For field: of the layer.", show_default="middle"),
+        typer.Option(
+            metavar=PLACE,
+            help="For field: a cell of the layer, X from its left and Y from its top, from 0 on.",
+            show_default="middle",
+        ),
     ] = None,
     class_: Annotated[
         str | None,

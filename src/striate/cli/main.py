@@ -31,8 +31,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 COMMANDS = (
-    *(classify, dense, hypercolumns, segment, evaluate),
-    *(models, inspect, explain, bench, tune, race, compile),
+    *(classify, dense, segment, hypercolumns, evaluate),
+    *(models, inspect, explain),
+    *(bench, tune, race, compile),
 )
 for command in COMMANDS:
     app.command()(guarded(command))

@@ -26,15 +26,28 @@ def input_shape(name: str, size: str | None, batch: int = 1) -> "Shape":
     return batch, height, width, 3
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Height and width in pixels of `224x320`, or of `224` for a square."""
+def parse_size(text: str, option: str = "--input") -> tuple[int, int]:
+    """Height and width in pixels of `224x320`, or of `224` for a square. Raises ValueError."""
     parts = text.lower().replace("×", "x").split("x")
     if not 1 <= len(parts) <= 2 or not all(part.isascii() and part.isdecimal() for part in parts):
-        raise ValueError(f"--input is {text!r}, expected HEIGHTxWIDTH in pixels, such as 224x224")
+        raise ValueError(f"{option} is {text!r}, expected HEIGHTxWIDTH in pixels, such as 224x224")
     height, width = int(parts[0]), int(parts[-1])
     if not 1 <= height <= 65536 or not 1 <= width <= 65536:
-        raise ValueError(f"--input is {text!r}, expected 1 to 65536 pixels each way")
+        raise ValueError(f"{option} is {text!r}, expected 1 to 65536 pixels each way")
     return height, width
+
+
+def class_number(query: str, classes: int) -> int:
+    """Which of so many classes `query` names; only ImageNet's have names. Raises ValueError."""
+    from striate.images import class_names, find_class
+
+    if classes == len(class_names()):
+        return find_class(query).index
+    if not query.isdecimal() or int(query) >= classes:
+        raise ValueError(
+            f"--class is {query!r}; the network's classes have no names: 0 to {classes - 1}"
+        )
+    return int(query)
 
 
 def matching(labels: list[str], asked: str, model: str) -> list[str]:

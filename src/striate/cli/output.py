@@ -1,5 +1,6 @@
 """How commands print: numbers for people, tables that fit a terminal and do not break in a pipe."""
 
+import io
 import json
 import os
 import sys
@@ -7,6 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # Takes what is under way, and how many steps are done.
 Advance = Callable[[str, int], None]
@@ -79,8 +84,15 @@ def progress(total: int | None) -> Iterator[Advance]:
         yield advance
 
 
-def check_writable(path: Path) -> None:
-    """Raises ValueError if no file can be written there, before long work is done in vain."""
+def check_output(path: Path, option: str, suffixes: Sequence[str] = ()) -> None:
+    """Raises ValueError if `path`, which `option` was given, is not called as such files are.
+
+    Also if no file can be written there, before long work is done in vain.
+    """
+    if suffixes and path.suffix.lower() not in suffixes:
+        *most, last = suffixes
+        expected = f"{', '.join(most)} or {last}" if most else last
+        raise ValueError(f"{option} is {path}, expected a name that ends in {expected}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder, expected the name of a file")
     folder = path.parent
@@ -88,6 +100,24 @@ def check_writable(path: Path) -> None:
         raise ValueError(f"{path} cannot be written: there is no folder {folder}")
     if not os.access(folder, os.W_OK):
         raise ValueError(f"{path} cannot be written: the folder {folder} is read-only")
+
+
+def check_figure(path: Path, option: str) -> None:
+    """The same for a figure that matplotlib draws; UnavailableError if that is not there."""
+    from striate.extras import require
+    from striate.pictures.figures import SUFFIXES
+
+    check_output(path, option, SUFFIXES)
+    require("matplotlib", "plot", f"{option} needs matplotlib")
+
+
+def write_image(path: Path, image: "Image", form: str = "PNG") -> None:
+    """The image as a file that is there complete or not at all, in one of Pillow's formats."""
+    from striate.compiler.files import write_atomically
+
+    content = io.BytesIO()
+    image.save(content, form)
+    write_atomically(path, [content.getbuffer()], durable=True)
 
 
 def count(number: int) -> str:

@@ -6,7 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from striate.cli.output import count, duration, size
+from striate.cli.networks import class_number, matching
+from striate.cli.output import check_figure, count, duration, size
+from striate.cli.photo import parse_pixels, source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +55,7 @@ class Request:
 
     what: Picture
     file: Path
-    image: Path | None = None
+    image: str | None = None
     layer: str | None = None
     cell: str | None = None
     class_: str | None = None
@@ -61,9 +63,6 @@ class Request:
 
     def check(self) -> None:
         """Raises ValueError for options that do not go together, and for a file's name."""
-        from striate.cli.output import check_writable
-        from striate.pictures.figures import check
-
         given = {
             "--image": self.image,
             "--layer": self.layer,
@@ -80,8 +79,7 @@ class Request:
                 raise ValueError(f"{name} is for --what {' or '.join(takers)}, not for {self.what}")
         if self.cell is not None and self.layer is None:
             raise ValueError("--cell needs --layer: the cell is one of that layer's")
-        check_writable(self.file)
-        check(self.file)
+        check_figure(self.file, "--plot")
 
 
 def save(request: Request, found: "Inspection") -> None:
@@ -170,14 +168,15 @@ def _filters(request: Request, found: "Inspection") -> "Panel":
 def _features(request: Request, found: "Inspection") -> "Panel":
     import numpy as np
 
-    from striate.activation import feature_maps
+    from striate.layers import features as features_of
     from striate.pictures.tiles import Tiles, stretched
 
     layer = _chosen(found, request.layer) if request.layer else _first_half(found)
     if len(layer.shape) != 4:
         raise ValueError(f"{layer.label} gives {list(layer.shape)}, which is no map; choose before")
     _, values = _seen(request, found)
-    maps = feature_maps(_trained(request, found), values, layer.label)[0]
+    module = _trained(request, found)
+    maps = features_of(module, values, [layer.label])[layer.label][0]
     kept = np.argsort(-maps.std(axis=(0, 1)), kind="stable")[:_MOST_MAPS]
     rows, columns, features = maps.shape
     which = f"the {len(kept)} of {features}" if len(kept) < features else f"all {features}"
@@ -208,16 +207,20 @@ def _mark(layer: "Layer", fields: "Sequence[Field]", asked: str | None) -> "Mark
 
     if len(fields) != 2:
         raise ValueError(f"{layer.label} does not depend on the image")
-    cell = parse_cell(asked) if asked else tuple([field.cells // 2 for field in fields])
-    for number, field in zip(cell, fields, strict=True):
-        if not 0 <= number < field.cells:
-            cells = " x ".join(str(field.cells) for field in fields)
-            raise ValueError(f"--cell is {asked}, but {layer.label} has {cells} cells, from 0,0")
+    cell = [field.cells // 2 for field in fields]
+    if asked is not None:
+        (cell,) = parse_pixels([asked], "--cell").tolist()
+    high, wide = (field.cells for field in fields)
+    if not (cell[0] < high and cell[1] < wide):
+        raise ValueError(
+            f"--cell is {asked}, but {layer.label} is {wide} cells wide and {high} high "
+            f"(X is 0 to {wide - 1}, Y is 0 to {high - 1})"
+        )
     rows, columns = (field.pixels(n) for n, field in zip(cell, fields, strict=True))
     sizes = "×".join(str(field.size) for field in fields)
     step = "×".join(dict.fromkeys(_number(field.stride) for field in fields))
     words = [
-        f"cell {cell[0]}, {cell[1]} of {'×'.join(str(field.cells) for field in fields)}",
+        f"cell {cell[1]},{cell[0]} (X,Y) of {high}×{wide}",
         f"sees {sizes} pixels, every {step}" if step not in ("0", "?") else f"sees {sizes} pixels",
         f"here rows {_ends(rows)}, columns {_ends(columns)}",
     ]
@@ -232,39 +235,28 @@ def _ends(pixels: range) -> str:
     return f"{pixels.start} to {pixels.stop - 1}" if pixels else "none"
 
 
-def parse_cell(text: str) -> tuple[int, int]:
-    """The row and the column of `ROW,COLUMN`."""
-    parts = text.split(",")
-    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
-        raise ValueError(f"--cell is {text!r}, expected ROW,COLUMN, such as 3,4")
-    return int(parts[0]), int(parts[1])
-
-
 def _cam(request: Request, found: "Inspection") -> "Panel":
     from striate.activation import class_activation_map
-    from striate.classification import softmax
-    from striate.images import class_names, find_class
-    from striate.pictures.overlay import Heat
+    from striate.classification import labels_for, softmax
+    from striate.pictures.heat import Heat, on_pixels
 
     layer = _chosen(found, request.layer).label if request.layer else None
     photo, values = _seen(request, found)
     module = _trained(request, found)
-    if request.class_ is not None:
-        index = find_class(request.class_).index
-    else:
-        index = int(module(values)[0].argmax())
+    scores = module(values)[0]
+    classes = len(scores)
+    asked = request.class_
+    index = int(scores.argmax()) if asked is None else class_number(asked, classes)
     seen = class_activation_map(module, values, index, layer)
-    names = class_names()
-    known = len(names) == seen.scores.shape[1]
-    name = names[index].name if known else f"class {index}"
+    name = labels_for(classes)[index].name
     kind = "class-activation map" if seen.linear else "gradient times activation"
-    title = f"{found.model}: {name} ({softmax(seen.scores[0])[index]:.1%}), {kind} of {seen.layer}"
-    return Heat(title, photo, seen.spread()[0], "contribution to the class's score")
+    title = f"{found.model}: {name} ({softmax(scores)[index]:.1%}), {kind} of {seen.layer}"
+    map = on_pixels(seen.map[0], *seen.centres(), photo.shape[:2])
+    return Heat(title, photo, [("", map)], "contribution to the class's score")
 
 
 def _chosen(found: "Inspection", asked: str) -> "Layer":
     """The layer called so, or the last of the module called so."""
-    from striate.cli.networks import matching
     from striate.network.describe import layers
 
     every = {layer.label: layer for layer in layers(found.graph)}
@@ -307,5 +299,5 @@ def _seen(request: Request, found: "Inspection") -> "tuple[NDArray[np.uint8], ND
         )
     assert request.image is not None
     preset = preset_for(found.model, None, rows)
-    frame = preset.frame(load(request.image))
+    frame = preset.frame(load(source(request.image)))
     return np.asarray(frame, np.uint8), preset.normalize(frame)[None]

@@ -12,7 +12,7 @@ import typer
 
 from striate.cli.choices import Algorithm, AlgorithmOption
 from striate.cli.guard import SOME_FAILED, say
-from striate.cli.output import Column, check_writable, print_table, progress
+from striate.cli.output import Column, check_figure, check_output, print_table, progress
 
 if TYPE_CHECKING:
     from striate.race.cases import Case
@@ -119,13 +119,11 @@ def race(
 
 def check_outputs(json: Path | None, plot: Path | None, markdown: Path | None) -> None:
     """Raises ValueError or OSError for what could not be written in the end."""
-    from striate.pictures.figures import check
-
-    for path in (json, plot, markdown):
+    for path, option in ((json, "--json"), (markdown, "--markdown")):
         if path is not None:
-            check_writable(path)
+            check_output(path, option)
     if plot is not None:
-        check(plot)
+        check_figure(plot, "--plot")
 
 
 def _entrants(peers: str | None) -> list[str]:

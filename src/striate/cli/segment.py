@@ -5,9 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from striate.cli.choices import DEFAULT_MODEL, JsonOption, ThreadsOption, WeightsOption
-from striate.cli.output import print_json, progress
-from striate.cli.pixels import HELP, METAVAR
+from striate.cli.choices import (
+    DEFAULT_MODEL,
+    PLACE,
+    PLACE_HELP,
+    JsonOption,
+    ModelOption,
+    PhotoArgument,
+    ThreadsOption,
+    WeightsOption,
+)
+from striate.cli.output import check_output, print_json, progress, write_image
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def segment(
-    photo: Annotated[str, typer.Argument(metavar="PHOTO", help="An image.", show_default=False)],
+    photo: PhotoArgument,
     output: Annotated[
         Path,
         typer.Option(
@@ -26,13 +34,15 @@ def segment(
     inside: Annotated[
         list[str] | None,
         typer.Option(
-            metavar=METAVAR, help=f"A pixel of the object: {HELP} Repeat it.", show_default=False
+            metavar=PLACE,
+            help=f"A pixel of the object: {PLACE_HELP} Repeat it.",
+            show_default=False,
         ),
     ] = None,
     outside: Annotated[
         list[str] | None,
         typer.Option(
-            metavar=METAVAR, help="A pixel of anything else. Repeat it.", show_default=False
+            metavar=PLACE, help="A pixel of anything else. Repeat it.", show_default=False
         ),
     ] = None,
     regions: Annotated[
@@ -40,7 +50,7 @@ def segment(
         typer.Option(
             min=2,
             max=256,
-            help="Instead: the so many kinds of pixels the photo is made of.",
+            help="Instead: how many kinds of pixels to divide the photo into.",
             show_default=False,
         ),
     ] = None,
@@ -50,7 +60,7 @@ def segment(
             metavar="FILE.png", help="The result over the photo.", show_default="NAME-overlay.png"
         ),
     ] = None,
-    model: Annotated[str, typer.Option(metavar="NAME", help="The network.")] = DEFAULT_MODEL,
+    model: ModelOption = DEFAULT_MODEL,
     weights: WeightsOption = "imagenet",
     threads: ThreadsOption = None,
     json: JsonOption = False,
@@ -61,35 +71,37 @@ def segment(
     With --regions nothing is shown: the mask has a colour for each of the kinds of pixels found.
     Needs scikit-learn: pip install 'striate[segment]'.
     """
-    from striate.cli.pixels import check_suffix, check_within, parse_pixels, write_png
+    from striate.cli.photo import check_within, parse_pixels, source
     from striate.images import load
     from striate.models import create
     from striate.segmentation import check
+    from striate.segmentation import regions as regions_of
+    from striate.segmentation import segment as segment_by
 
     beside = overlay or output.with_name(f"{output.stem}-overlay.png")
-    check_suffix(output, ".png")
-    check_suffix(beside, ".png", "--overlay")
+    check_output(output, "--output", [".png"])
+    check_output(beside, "--overlay", [".png"])
+    if beside == output:
+        raise ValueError(f"--overlay is {beside}, which is the mask's file; expected another")
     if bool(inside or outside) == (regions is not None):
         raise typer.BadParameter("give --inside and --outside, or --regions")
     if regions is None and not (inside and outside):
         raise typer.BadParameter("give one --inside and one --outside or more of each")
     check()
-    image = load(photo)
+    image = load(source(photo))
     within = check_within(parse_pixels(inside or (), "--inside"), image, "--inside")
     without = check_within(parse_pixels(outside or (), "--outside"), image, "--outside")
     with progress(None) as advance:
         advance(f"{model} on {image.size[0]} x {image.size[1]} pixels", 0)
         network = create(model, weights)
-        from striate import segmentation
-
         if regions is None:
-            cut = segmentation.segment(network, image, within, without, threads=threads)
+            cut = segment_by(network, image, within, without, threads=threads)
             mask, shown, shares = cut_object(image, cut.mask, within, without)
         else:
-            found = segmentation.regions(network, image, regions, threads=threads)
+            found = regions_of(network, image, regions, threads=threads)
             mask, shown, shares = painted(image, found, regions)
-    write_png(output, mask)
-    write_png(beside, shown)
+    write_image(output, mask)
+    write_image(beside, shown)
     if json:
         head = {"file": photo, "model": model, "mask": str(output), "overlay": str(beside)}
         print_json({**head, ("inside" if regions is None else "regions"): shares})

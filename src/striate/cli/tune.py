@@ -42,6 +42,9 @@ def tune(
 
     if forget:
         number = tuned().forget()
+        if json:
+            print_json({"forgotten": number})
+            return
         print(f"{number} remembered choice{'s' * (number != 1)} forgotten")
         return
     if model is None:

@@ -11,13 +11,8 @@ from striate.images import ImageError, Preset, load
 _TILE, _GAP, _COLUMNS = 160, 12, 6
 _LINE = 15
 _PAPER, _INK, _PALE, _WRONG = "#ffffff", "#1a1a1a", "#767676", "#b3261e"
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-
-
-def check(path: Path) -> None:
-    """Raises ValueError if no sheet can be written to `path`."""
-    if path.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f"--sheet is {path}, expected a name that ends in {', '.join(_SUFFIXES)}")
+# What a sheet may be called, and that in Pillow's words.
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 def thumbnail(path: Path, preset: Preset, pixels: int) -> Image.Image:

@@ -102,6 +102,8 @@ def _name(source: object) -> str:
 def _stream(source: Encoded) -> IO[bytes]:
     """The bytes of `source` as a file that can be read again from its start."""
     if isinstance(source, str | os.PathLike):
+        if not os.fspath(source):
+            raise ImageError("an empty name names no image")
         file = Path(source).open("rb")  # noqa: SIM115
         mode = os.fstat(file.fileno()).st_mode
         if stat.S_ISREG(mode):

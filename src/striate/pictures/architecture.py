@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from striate.network.outline import Block, Kind, Unit
 from striate.notation.ir import Shape
-from striate.pictures.figures import GREY, WIDTH, canvas
+from striate.pictures.figures import AMBER, BLUE, GREEN, GREY, PINK, WIDTH, canvas
 from striate.pictures.lanes import BOX, GAP, Lanes, divided
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ _SMALL, _TINY = 6.4, 5.8
 
 _COLOURS = {
     Kind.INPUT: ("#ffffff", GREY),
-    Kind.CONVOLUTION: ("#cfe4f3", "#0072B2"),
-    Kind.GROUPED: ("#cdeee4", "#009E73"),
-    Kind.POOLING: ("#fbe3c5", "#E69F00"),
-    Kind.LINEAR: ("#f3dcea", "#CC79A7"),
+    Kind.CONVOLUTION: ("#cfe4f3", BLUE),
+    Kind.GROUPED: ("#cdeee4", GREEN),
+    Kind.POOLING: ("#fbe3c5", AMBER),
+    Kind.LINEAR: ("#f3dcea", PINK),
     Kind.JOIN: ("#dddddd", "#888888"),
     Kind.OTHER: ("#f5f0c0", "#b5a642"),
 }

@@ -7,8 +7,6 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -24,6 +22,7 @@ _SHARPNESS = 2
 
 # Colours that differ for colour-blind eyes too (Wong, Nature Methods 8, 2011).
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+YELLOW, SKY, AMBER = "#F0E442", "#56B4E9", "#E69F00"
 INK, GREY = "#222222", "#777777"
 
 # Text stays text in a drawing: a small file, sharp at any size, the same for the same content.
@@ -41,10 +40,6 @@ _SETTINGS = {
 }
 
 
-class UnavailableError(ValueError):
-    """Something that is not installed, and how to install it."""
-
-
 class Panel(Protocol):
     """A part of a figure: as wide as that, `height` pixels high."""
 
@@ -54,15 +49,6 @@ class Panel(Protocol):
 
     def draw(self, figure: "Figure", top: float, height: float) -> None:
         """Draw it with its upper edge `top` pixels under that of a figure of so many pixels."""
-
-
-def check(path: Path, option: str = "--plot") -> None:
-    """Raises ValueError if no picture can be drawn into `path`, which `option` was given."""
-    if path.suffix.lower() not in SUFFIXES:
-        expected = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
-        raise ValueError(f"{option} is {path}, expected a name that ends in {expected}")
-    if find_spec("matplotlib") is None:
-        raise UnavailableError(f"{option} needs matplotlib: pip install 'striate[plot]'")
 
 
 def stacked(panels: Sequence[Panel]) -> "Figure":

@@ -1,30 +1,31 @@
-"""Heat maps over a photo: where a dense network sees each of some classes."""
+"""Heat maps over a photo: where a network sees a class, or what its answer rests on."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.pictures.figures import look
+from striate.pictures.figures import WIDTH, axes, canvas
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
 Floats = NDArray[np.floating]
+Image = NDArray[np.uint8]
 
-# The longer side of a panel's photo, and what is around it (inches).
-_LONGEST = 4.0
-_TITLE, _BAR, _GAP = 0.2, 0.85, 0.15
-_MOST_COLUMNS = 3
+# Pixels: the picture's title, a panel's, what is between panels, a bar, and that with its numbers.
+_HEAD, _TITLE, _GAP, _BAR, _SCALE = 30, 18, 12, 10, 58
+_COLUMNS, _MOST_HIGH = 2, 420
 # The photo shows through where it is hottest, and is as it was where nothing is seen.
 _OPAQUE = 0.8
 _COLOURS = "inferno"
 
 
 def on_pixels(cells: Floats, rows: Floats, columns: Floats, size: tuple[int, int]) -> Floats:
-    """A map `[p,q]` whose cells have their middles at `rows` and `columns`, for `size` pixels.
+    """Maps `[...,p,q]` whose cells have their middles at `rows` and `columns`, for `size` pixels.
 
     Bilinear between the middles; beyond the outermost ones their value goes on. Pixel n runs from
     n to n + 1.
@@ -47,38 +48,71 @@ def _weights(places: Floats, middles: Floats) -> Floats:
     return weights
 
 
-def heat_maps(photo: "Image", maps: Sequence[Floats], titles: Sequence[str]) -> "Figure":
-    """A panel for each class: the photo in grey, its map `[x,y]` of probabilities, a colour bar."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """A `photo` `[x,y,3]`, then the same in grey under each of `maps` `[x,y]` with its title.
 
-    width, height = (side * _LONGEST / max(photo.size) for side in photo.size)
-    columns = min(len(maps), _MOST_COLUMNS)
-    rows = -(-len(maps) // columns)
-    wide, high = width + _GAP + _BAR, height + _TITLE + _GAP
-    total = (columns * wide + _GAP, rows * high + _GAP)
-    grey = np.asarray(photo.convert("L"))
-    with look():
-        figure = Figure(figsize=total)
-        for number, (values, title) in enumerate(zip(maps, titles, strict=True)):
-            left = _GAP + number % columns * wide
-            bottom = total[1] - (number // columns + 1) * high
-            box = (left / total[0], bottom / total[1], width / total[0], height / total[1])
-            panel = figure.add_axes(box)
-            panel.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
-            # An image of nothing but zeros has a bar, too.
-            most = max(float(values.max()), 1e-3)
-            alpha = _OPAQUE * np.sqrt(np.clip(values / most, 0, 1))
-            heat = panel.imshow(values, cmap=_COLOURS, vmin=0, vmax=most, alpha=alpha)
-            panel.set_title(title, loc="left", fontsize=9)
+    More is warmer; nothing below 0 is shown. `scale` says what is mapped; `shares` that it is to be
+    written in per cent.
+    """
+
+    title: str
+    photo: Image
+    maps: Sequence[tuple[str, Floats]]
+    scale: str
+    shares: bool = False
+
+    @property
+    def _size(self) -> tuple[float, float]:
+        """Width and height of each photo."""
+        high, wide, _ = self.photo.shape
+        room = (WIDTH - _GAP) / _COLUMNS - _GAP - _SCALE
+        factor = min(room / wide, _MOST_HIGH / high)
+        return wide * factor, high * factor
+
+    @property
+    def height(self) -> float:
+        """Pixels."""
+        rows = -(-(1 + len(self.maps)) // _COLUMNS)
+        return _HEAD + rows * (_TITLE + self._size[1] + _GAP)
+
+    def draw(self, figure: "Figure", top: float, height: float) -> None:
+        """Draw it with its upper edge `top` pixels under that of a figure of so many pixels."""
+        pad = canvas(figure, top, height, self.height)
+        pad.text(WIDTH / 2, 16, self.title, ha="center", va="center", fontsize=9.5)
+        wide, high = self._size
+        step = wide + _GAP + _SCALE
+        edge = (WIDTH - _COLUMNS * step) / 2
+        red, green, blue = np.moveaxis(self.photo.astype(np.float32), -1, 0)
+        grey = 0.299 * red + 0.587 * green + 0.114 * blue
+        for number, (title, values) in enumerate([("", None), *self.maps]):
+            row, column = divmod(number, _COLUMNS)
+            left = edge + column * step
+            upper = _HEAD + row * (_TITLE + high + _GAP) + _TITLE
+            panel = axes(figure, top, height, (left, upper, wide, high))
+            panel.set_title(title, loc="left", fontsize=8, pad=4)
             panel.set_axis_off()
-            side = ((left + width + 0.07) / total[0], box[1], 0.1 / total[0], box[3])
-            bar = figure.colorbar(heat, cax=figure.add_axes(side))
-            # Without the map's own transparency.
-            if bar.solids is not None:
-                bar.solids.set(alpha=1)
-            bar.set_label("probability")
+            if values is None:
+                panel.imshow(self.photo)
+                continue
+            panel.imshow(grey, cmap="gray", vmin=0, vmax=255)
+            side = axes(figure, top, height, (left + wide + 6, upper, _BAR, high))
+            self._lay(values, panel, side)
+
+    def _lay(self, values: Floats, panel: "Axes", side: "Axes") -> None:
+        """The map over its photo, and its bar."""
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+        from matplotlib.ticker import PercentFormatter
+
+        # A map of nothing but zeros has a bar, too.
+        most = max(float(values.max()), 1e-3)
+        shades = Normalize(0, most)
+        strength = _OPAQUE * np.sqrt(np.clip(values / most, 0, 1))
+        panel.imshow(values, cmap=_COLOURS, norm=shades, alpha=strength)
+        panel.figure.colorbar(ScalarMappable(shades, _COLOURS), cax=side)
+        side.set_ylabel(self.scale, fontsize=7)
+        side.tick_params(labelsize=6.5, width=0.5, length=2)
+        if self.shares:
             digits = 0 if most > 0.05 else 1 if most > 0.005 else 2
-            bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=digits))
-            bar.outline.set_visible(False)
-    return figure
+            side.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=digits))

@@ -1,4 +1,4 @@
-"""What is drawn on a photo: receptive fields, and maps of what a class is seen in."""
+"""What is drawn on a photo: the pixels that cells of a network depend on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.pictures.figures import BLUE, GREEN, GREY, ORANGE, PINK, WIDTH, axes, canvas
+from striate.pictures.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    SKY,
+    WIDTH,
+    YELLOW,
+    axes,
+    canvas,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,8 +28,7 @@ Image = NDArray[np.uint8]
 
 _TITLE, _EDGE = 34, 34
 _PHOTO = 420
-_HALF = 340
-_COLOURS = ("#F0E442", ORANGE, "#56B4E9", PINK, GREEN, BLUE)
+_COLOURS = (YELLOW, ORANGE, SKY, PINK, GREEN, BLUE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +51,7 @@ class Fields:
 
     @property
     def _high(self) -> float:
-        return _fitted(self.photo, _PHOTO)[1]
+        return _fitted(self.photo)[1]
 
     @property
     def height(self) -> float:
@@ -54,7 +64,7 @@ class Fields:
 
         pad = canvas(figure, top, height, self.height)
         pad.text(WIDTH / 2, 16, self.title, ha="center", va="center", fontsize=9.5)
-        wide, _ = _fitted(self.photo, _PHOTO)
+        wide, _ = _fitted(self.photo)
         drawing = axes(figure, top, height, (_EDGE, _TITLE, wide, self._high))
         shown = _around(self.photo, self.marks[0]) if len(self.marks) == 1 else self.photo
         _photo(drawing, shown)
@@ -81,54 +91,10 @@ class Fields:
                 pad.text(left + 22, y + 13 * line_number, words, fontsize=7, va="center")
 
 
-@dataclass(frozen=True, slots=True)
-class Heat:
-    """A `photo` `[x, y, 3]` beside the same under a `map` `[x, y]` of numbers, of which more is
-    warmer and nothing below 0 is shown.
-    """
-
-    title: str
-    photo: Image
-    map: NDArray[np.floating]
-    scale: str
-
-    @property
-    def _high(self) -> float:
-        return _fitted(self.photo, _HALF)[1]
-
-    @property
-    def height(self) -> float:
-        """Pixels."""
-        return _TITLE + self._high + _EDGE
-
-    def draw(self, figure: "Figure", top: float, height: float) -> None:
-        """Draw it with its upper edge `top` pixels under that of a figure of so many pixels."""
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import Normalize
-
-        pad = canvas(figure, top, height, self.height)
-        pad.text(WIDTH / 2, 16, self.title, ha="center", va="center", fontsize=9.5)
-        wide, _ = _fitted(self.photo, _HALF)
-        left = _EDGE - 6
-        _photo(axes(figure, top, height, (left, _TITLE, wide, self._high)), self.photo)
-        right = left + wide + 14
-        over = axes(figure, top, height, (right, _TITLE, wide, self._high))
-        _photo(over, self.photo)
-        over.set_yticks([])
-        largest = float(self.map.max())
-        shades = Normalize(0, largest if largest > 0 else 1.0)
-        strength = 0.75 * np.clip(shades(self.map), 0, 1) ** 0.8
-        over.imshow(self.map, cmap="inferno", norm=shades, alpha=strength)
-        bar = axes(figure, top, height, (right + wide + 10, _TITLE, 12, self._high))
-        figure.colorbar(ScalarMappable(shades, "inferno"), cax=bar)
-        bar.set_ylabel(self.scale, fontsize=7.5)
-        bar.tick_params(labelsize=6.5, width=0.5, length=2)
-
-
-def _fitted(photo: Image, most: float) -> tuple[float, float]:
-    """Width and height of the photo where its longer side takes `most` pixels."""
+def _fitted(photo: Image) -> tuple[float, float]:
+    """Width and height of the photo in the picture."""
     rows, columns, _ = photo.shape
-    scale = most / max(rows, columns)
+    scale = _PHOTO / max(rows, columns)
     return columns * scale, rows * scale
 
 

@@ -2,16 +2,14 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageColor, ImageDraw, ImageFilter
+
+from striate.pictures.figures import AMBER, BLUE, GREEN, INK, ORANGE, PINK, SKY, YELLOW
 
 Pixels = NDArray[np.int64]
 
-# Colours that differ for colour-blind eyes too (Wong, Nature Methods 8, 2011).
-_PALETTE = (
-    *((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66)),
-    *((86, 180, 233), (230, 159, 0), (34, 34, 34)),
-)
-_INSIDE, _OUTSIDE, _EDGE = (0, 158, 115), (204, 121, 167), (255, 255, 255)
+_PALETTE = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, AMBER, INK)
+_EDGE = (255, 255, 255)
 # The share of what is not the object that stays of its grey, and of a region's colour in it.
 _DIMMED, _COLOURED = 0.45, 0.55
 
@@ -28,7 +26,7 @@ def cut_out(
     """
     grey = np.asarray(image.convert("L"), np.float32)[..., np.newaxis] * _DIMMED
     shown = np.where(mask[..., np.newaxis], np.asarray(image, np.float32), grey)
-    return _marked(shown, _edges(mask, image), ((inside, _INSIDE), (outside, _OUTSIDE)))
+    return _marked(shown, _edges(mask, image), ((inside, GREEN), (outside, PINK)))
 
 
 def coloured(image: Image.Image, numbers: NDArray[np.int64]) -> Image.Image:
@@ -45,7 +43,9 @@ def palette(count: int) -> list[tuple[int, int, int]]:
     for number in range(count):
         again, place = divmod(number, len(_PALETTE))
         light = 1 - 0.65**again
-        red, green, blue = (round(c + (255 - c) * light) for c in _PALETTE[place])
+        red, green, blue = (
+            round(c + (255 - c) * light) for c in ImageColor.getrgb(_PALETTE[place])[:3]
+        )
         colours.append((red, green, blue))
     return colours
 
@@ -63,7 +63,7 @@ def _edges(numbers: NDArray[np.generic], image: Image.Image) -> NDArray[np.bool_
 def _marked(
     shown: NDArray[np.float32],
     edges: NDArray[np.bool_],
-    marks: tuple[tuple[Pixels | None, tuple[int, int, int]], ...],
+    marks: tuple[tuple[Pixels | None, str], ...],
 ) -> Image.Image:
     values = np.rint(shown).astype(np.uint8)
     values[edges] = _EDGE

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from striate.pictures.figures import encoded, look
+from striate.pictures.figures import BLUE, GREEN, ORANGE, PINK, encoded, look
 from striate.race.engines import OURS
 from striate.race.heats import Heat
 from striate.race.report import Results, course_title
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours that differ for colour-blind eyes too (Wong, Nature Methods 8, 2011), and shapes.
-_STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
+_STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"))
 _COLUMNS = 2
 
 

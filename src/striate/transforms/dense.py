@@ -55,20 +55,31 @@ class Sheet:
     """A classifier laid out for windows that start `stride` (rows, columns) pixels apart.
 
     `graph` takes one image `[b,x,y,i]` and gives scores `[b,j]`; at most `stride` pixels of an
-    image lie between the starts of two windows. Raises NotDenseError for another output.
+    image lie between the starts of two windows. By default the stride is the network's own, that
+    of its coarsest feature map. Raises NotDenseError for another output.
     """
 
-    def __init__(self, graph: Graph, stride: Pair) -> None:
+    def __init__(self, graph: Graph, stride: Pair | None = None) -> None:
         self.native = unflatten(graph)
-        self.stride = stride
         self.roles = roles_of(self.native)
-        self.demands = demands(self.native, self.roles, stride)
+        self.stride = stride or self.own_stride()
+        self.demands = demands(self.native, self.roles, self.stride)
         (output,) = self.native.outputs
         if len(output.shape) != 2 or self.roles[id(output)] != (Windowed(), Windowed()):
             raise NotDenseError(
                 f"the network's output is {list(output.shape)}; expected scores [b, class] that "
                 "hang on rows and columns of its image"
             )
+
+    def own_stride(self) -> Pair:
+        """The pixels between neighbours of the coarsest feature map."""
+        strides = [1, 1]
+        for node in self.native.nodes():
+            for way in DIRECTIONS:
+                role = self.roles[id(node)][way]
+                if isinstance(role, Sliding) and node.shape[role.axis] > 1:
+                    strides[way] = max(strides[way], role.stride)
+        return strides[0], strides[1]
 
     def reach(self) -> Reach:
         """How far a window's value reaches into those beside it."""
@@ -89,19 +100,6 @@ class Sheet:
         The image has the pixels from the first window's first to the last one's last.
         """
         return _Rewriting(self, cells).graph()
-
-
-def total_stride(graph: Graph) -> Pair:
-    """The pixels between neighbours of the coarsest feature map: the network's own stride."""
-    native = unflatten(graph)
-    roles = roles_of(native)
-    strides = [1, 1]
-    for node in native.nodes():
-        for way in DIRECTIONS:
-            role = roles[id(node)][way]
-            if isinstance(role, Sliding) and node.shape[role.axis] > 1:
-                strides[way] = max(strides[way], role.stride)
-    return strides[0], strides[1]
 
 
 class _Rewriting:

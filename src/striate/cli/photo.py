@@ -1,8 +1,8 @@
-"""What commands share that are given pixels of a photo, and write pictures."""
+"""What commands share that are given a photo, and pixels of it."""
 
-import io
+import sys
 from collections.abc import Sequence
-from pathlib import Path
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,19 +10,34 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-METAVAR = "X,Y"
-HELP = "X pixels from the left edge and Y from the top, as image viewers show; from 0 on."
+    from striate.images.loading import Encoded
+
+STDIN = "-"
+
+
+def source(photo: str) -> "Encoded":
+    """What a user calls `photo`, to be loaded: a file, or standard input."""
+    return standard_input() if photo == STDIN else photo
+
+
+def standard_input() -> BytesIO:
+    """All of standard input as a file; ValueError where a person would have to type it."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ValueError("- reads an image from standard input; give it one: < FILE")
+    stream = BytesIO(sys.stdin.buffer.read())
+    stream.name = "standard input"
+    return stream
 
 
 def parse_pixels(texts: Sequence[str], option: str) -> "NDArray[np.int64]":
-    """Pixels `[n, 2]`, row and column, of texts `X,Y`, column and row. Raises ValueError."""
+    """Places `[n, 2]`, row and column, of texts `X,Y`, column and row. Raises ValueError."""
     import numpy as np
 
     pixels = []
     for text in texts:
         parts = [part.strip() for part in text.split(",")]
         if len(parts) != 2 or not all(p.isascii() and p.isdecimal() and len(p) < 8 for p in parts):
-            raise ValueError(f"{option} is {text!r}, expected X,Y in pixels, such as 120,80")
+            raise ValueError(f"{option} is {text!r}, expected X,Y, such as 120,80")
         pixels.append((int(parts[1]), int(parts[0])))
     return np.array(pixels, np.int64).reshape(-1, 2)
 
@@ -37,18 +52,3 @@ def check_within(pixels: "NDArray[np.int64]", photo: "Image", option: str) -> "N
                 f"{height} high (X is 0 to {width - 1}, Y is 0 to {height - 1})"
             )
     return pixels
-
-
-def check_suffix(path: Path, suffix: str, option: str = "--output") -> None:
-    """Raises ValueError if `path` is not called as such a file is."""
-    if path.suffix.lower() != suffix:
-        raise ValueError(f"{option} is {path}, expected a name that ends in {suffix}")
-
-
-def write_png(path: Path, picture: "Image") -> None:
-    """The picture as a file that is there complete or not at all."""
-    from striate.compiler.files import write_atomically
-
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    write_atomically(path, [content.getbuffer()], durable=True)
