@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 import striate as st
-from striate.dense_maps import CROPS
+from striate.vision.dense import CROPS
 
 ROWS, COLUMNS = 768, 1024
 CASES = (

@@ -233,7 +233,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_batches_of_a_compiled_network_are_filled_up(tmp_path: Path) -> None:
-    from striate.classification import of_compiled
+    from striate.vision.classification import of_compiled
 
     module = models.create("squeezenet1_1")
     path = striate.save(module, tmp_path / "two.striate", (2, 64, 64, 3))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import striate as st
-from striate.classification import (
+from striate.images import Preset
+from striate.vision.classification import (
     Classification,
     Classifier,
     Label,
@@ -19,7 +20,6 @@ from striate.classification import (
     preset_of,
     softmax,
 )
-from striate.images import Preset
 
 Array = NDArray[np.float32]
 LABELS = tuple(Label(name, f"n{k}") for k, name in enumerate("abcd"))

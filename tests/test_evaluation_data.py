@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from evaluation_data import CLASSES, class_folders, paint
 
-from striate.classification import Label
 from striate.evaluation.dataset import DataError, Dataset, read_dataset
 from striate.images import ImageError, class_names
+from striate.vision.classification import Label
 
 KNOWN = tuple(Label(one.name, one.synset) for one in class_names())
 SYNSETS = [one.synset for one in class_names()]

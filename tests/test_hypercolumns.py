@@ -8,10 +8,11 @@ from PIL import Image
 from reference import evaluate
 
 import striate as st
-from striate import columns, models
-from striate.columns import Grid, Layer, Passage
+from striate import models
 from striate.layers import Concatenate, Conv2d, ReLU, Sequential
 from striate.layers.extract import feature_graph, survey
+from striate.vision import hypercolumns as columns
+from striate.vision.hypercolumns import Grid, Layer, Passage
 
 FAMILIES = (
     *("alexnet", "vgg11", "resnet18", "squeezenet1_1", "densenet121", "inception_v3", "googlenet"),

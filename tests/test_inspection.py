@@ -9,13 +9,13 @@ import pytest
 from random_graphs import evaluate
 
 import striate as st
-from striate.activation import class_activation_map
 from striate.layers.tracing import draw_graph
 from striate.models import create
 from striate.network.gradient import depends, gradient
 from striate.network.graph import Computed, Concatenated, Graph, Input
 from striate.network.outline import Kind, blocks, outline
 from striate.pictures.heat import on_pixels
+from striate.vision.activation import class_activation_map
 
 COFFEE = Path(__file__).resolve().parent.parent / "examples" / "photos" / "coffee.png"
 NAMES = list(golden_numbers.manifest())

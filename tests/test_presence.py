@@ -8,12 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 import striate as st
-from striate.classification import preset_of
 from striate.cli.main import app
 from striate.images import UnknownClassError, find_class, load
 from striate.pictures.figures import stacked
 from striate.pictures.heat import Heat, on_pixels
-from striate.presence import presence, working_size
+from striate.vision.classification import preset_of
+from striate.vision.presence import presence, working_size
 
 PHOTOS = Path(__file__).resolve().parent.parent / "examples" / "photos"
 # The class of a photo, and by hand a box around its object: rows, then columns, of pixels.

@@ -10,14 +10,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import striate as st
-from striate import models, segmentation
+from striate import models
 from striate.cli.main import app
 from striate.cli.photo import parse_pixels
-from striate.columns import pixels_of
 from striate.extras import UnavailableError
 from striate.layers import Conv2d, ReLU, Sequential
 from striate.pictures.segments import coloured, cut_out, palette
-from striate.segmentation import LONGEST, regions, segment
+from striate.vision import segmentation
+from striate.vision.classification import preset_of
+from striate.vision.hypercolumns import pixels_of
+from striate.vision.segmentation import LONGEST, regions, segment
 
 PICTURES = {picture.name: picture for picture in pictures()}
 POINTS = 8
@@ -270,7 +272,7 @@ def test_the_command_writes_hypercolumns(photo, tmp_path):
     told = json.loads(result.stdout)
     with np.load(output) as file:
         arrays = dict(file)
-    pixels = pixels_of(str(photo), st.classification.preset_of(network()))
+    pixels = pixels_of(str(photo), preset_of(network()))
     expected = st.hypercolumns(network(), pixels, ["stride4", "_blocks.3"], [[10, 50], [39, 3]])
     assert np.array_equal(arrays["values"], expected.values)
     assert arrays["layers"].tolist() == ["stride4", "_blocks.3"]
@@ -303,7 +305,7 @@ def test_by_default_the_hypercolumns_of_a_grid_are_written(photo, tmp_path):
         arrays = dict(file)
     assert arrays["values"].shape == (10, 15, 1472)
     assert (arrays["rows"][3], arrays["columns"][14]) == (12, 56)
-    pixels = pixels_of(str(photo), st.classification.preset_of(network()))
+    pixels = pixels_of(str(photo), preset_of(network()))
     expected = st.hypercolumns(network(), pixels, at=[[12, 56]])
     assert np.array_equal(arrays["values"][3, 14], expected.values[0])
 
@@ -321,7 +323,7 @@ def test_pixels_of_a_smaller_photo_are_found_again_in_the_photo(photo, tmp_path)
 def test_too_many_hypercolumns_are_refused_in_words_of_the_command_line(
     photo, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("striate.columns.LARGEST", 1000)
+    monkeypatch.setattr("striate.vision.hypercolumns.LARGEST", 1000)
     result = run("hypercolumns", photo, "-o", tmp_path / "x.npz")
     assert result.exit_code == 2
     for words in ("of 150 pixels take 883 kB", "--every", "--layers", "--longest", "--at X,Y"):

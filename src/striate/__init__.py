@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from striate import images, layers, models, notation, weights
-    from striate.classification import Classification, Guess, classify
-    from striate.columns import Hypercolumns, hypercolumns
-    from striate.dense_maps import DenseNetwork, Geometry, dense
     from striate.evaluation import Evaluation, evaluate
-    from striate.inspection import Inspection, inspect
     from striate.layers import (
         Module,
         Sequential,
@@ -38,7 +34,11 @@ if TYPE_CHECKING:
         sigmoid,
         softmax,
     )
-    from striate.segmentation import Segmentation, regions, segment
+    from striate.models.inspection import Inspection, inspect
+    from striate.vision.classification import Classification, Guess, classify
+    from striate.vision.dense import DenseNetwork, Geometry, dense
+    from striate.vision.hypercolumns import Hypercolumns, hypercolumns
+    from striate.vision.segmentation import Segmentation, regions, segment
     from striate.weights.artifact import CompiledNetwork, load, save
 
 __version__ = "0.1.0"
@@ -93,12 +93,12 @@ __all__ = [
 
 _FOLDERS = frozenset(["images", "layers", "models", "notation", "weights"])
 _HOMES = {
-    "striate.inspection": frozenset(["Inspection", "inspect"]),
+    "striate.models.inspection": frozenset(["Inspection", "inspect"]),
     "striate.weights.artifact": frozenset(["CompiledNetwork", "load", "save"]),
-    "striate.classification": frozenset(["Classification", "Guess", "classify"]),
-    "striate.columns": frozenset(["Hypercolumns", "hypercolumns"]),
-    "striate.dense_maps": frozenset(["DenseNetwork", "Geometry", "dense"]),
-    "striate.segmentation": frozenset(["Segmentation", "regions", "segment"]),
+    "striate.vision.classification": frozenset(["Classification", "Guess", "classify"]),
+    "striate.vision.hypercolumns": frozenset(["Hypercolumns", "hypercolumns"]),
+    "striate.vision.dense": frozenset(["DenseNetwork", "Geometry", "dense"]),
+    "striate.vision.segmentation": frozenset(["Segmentation", "regions", "segment"]),
     "striate.evaluation": frozenset(["Evaluation", "evaluate"]),
 }
 

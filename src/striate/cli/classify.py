@@ -19,7 +19,7 @@ from striate.cli.output import print_json
 from striate.cli.photo import STDIN, standard_input
 
 if TYPE_CHECKING:
-    from striate.classification import Classification
+    from striate.vision.classification import Classification
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ def classify_all(
     threads: int | None,
 ) -> tuple[int, int]:
     """Classify and print all `sources`: how many went well, how many failed."""
-    from striate.classification import Unreadable, classifier
+    from striate.vision.classification import Unreadable, classifier
 
     network = classifier(model, weights, threads=threads)
     classified = failed = 0

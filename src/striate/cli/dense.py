@@ -21,8 +21,8 @@ from striate.cli.output import check_figure, check_output, print_json, progress
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from striate.classification import Label
-    from striate.presence import Presence
+    from striate.vision.classification import Label
+    from striate.vision.presence import Presence
 
 # The longer side of the photo in the picture (pixels).
 _LONGEST = 1200
@@ -80,13 +80,13 @@ def dense(
     The network looks at a window around every place, as `striate classify` looks at a whole photo.
     A small scale finds what fills the photo, a large one what is small in it.
     """
-    from striate.classification import labels_for, preset_of
     from striate.cli.networks import class_number, parse_size
     from striate.cli.photo import source
-    from striate.dense_maps import dense as dense_network
     from striate.images import load
     from striate.models import create
-    from striate.presence import presence, working_size
+    from striate.vision.classification import labels_for, preset_of
+    from striate.vision.dense import dense as dense_network
+    from striate.vision.presence import presence, working_size
 
     raw = output.with_suffix(".npy")
     check_figure(output, "--output")

@@ -85,11 +85,11 @@ def hypercolumns(
     import numpy as np
 
     from striate.cli.photo import check_within, parse_pixels, source
-    from striate.columns import TooLargeError
-    from striate.columns import hypercolumns as columns_of
     from striate.compiler.files import written_atomically
     from striate.images import load, reduced
     from striate.models import create
+    from striate.vision.hypercolumns import TooLargeError
+    from striate.vision.hypercolumns import hypercolumns as columns_of
 
     check_output(output, "--output", [".npz"])
     if at and every is not None:

@@ -27,7 +27,7 @@ from striate.cli.output import (
 from striate.cli.pictures import Picture, Request, save
 
 if TYPE_CHECKING:
-    from striate.inspection import Inspection, LayerReport
+    from striate.models.inspection import Inspection, LayerReport
     from striate.network.receptive import Field
 
 
@@ -83,7 +83,7 @@ def inspect(
     a photo a class is found (class-activation map).
     """
     from striate.cli.networks import parse_size
-    from striate.inspection import inspect
+    from striate.models.inspection import inspect
 
     asked = (image, layer, cell, class_, weights)
     if plot is None and any(option is not None for option in (what, *asked)):

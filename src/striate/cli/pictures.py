@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from striate.inspection import Inspection
     from striate.layers import Module
+    from striate.models.inspection import Inspection
     from striate.network.describe import Layer
     from striate.network.receptive import Field
     from striate.pictures.figures import Panel
@@ -153,7 +153,7 @@ def _costs(found: "Inspection", title: str = "") -> "Panel":
 
 
 def _filters(request: Request, found: "Inspection") -> "Panel":
-    from striate.inspection import colour_filters
+    from striate.models.inspection import colour_filters
     from striate.pictures.tiles import Tiles, filters
 
     module = _trained(request, found)
@@ -236,9 +236,9 @@ def _ends(pixels: range) -> str:
 
 
 def _cam(request: Request, found: "Inspection") -> "Panel":
-    from striate.activation import class_activation_map
-    from striate.classification import labels_for, softmax
     from striate.pictures.heat import Heat, on_pixels
+    from striate.vision.activation import class_activation_map
+    from striate.vision.classification import labels_for, softmax
 
     layer = _chosen(found, request.layer).label if request.layer else None
     photo, values = _seen(request, found)

@@ -74,9 +74,9 @@ def segment(
     from striate.cli.photo import check_within, parse_pixels, source
     from striate.images import load
     from striate.models import create
-    from striate.segmentation import check
-    from striate.segmentation import regions as regions_of
-    from striate.segmentation import segment as segment_by
+    from striate.vision.segmentation import check
+    from striate.vision.segmentation import regions as regions_of
+    from striate.vision.segmentation import segment as segment_by
 
     beside = overlay or output.with_name(f"{output.stem}-overlay.png")
     check_output(output, "--output", [".png"])

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from striate.classification import Label, labels_for
 from striate.evaluation.imagenet import find_truth, ground_truth, is_ground_truth
 from striate.evaluation.tables import DataError, Row, read_table
 from striate.images import UnknownClassError, classes_called, find_class, images_below
+from striate.vision.classification import Label, labels_for
 
 Pathlike = str | os.PathLike[str]
 Data = Pathlike | Iterable[tuple[Pathlike, int | str]]

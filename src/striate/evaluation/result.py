@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from striate.classification import Label
 from striate.evaluation.dataset import Duplicate
+from striate.vision.classification import Label
 from striate.weights.presets import PresetData
 
 # Of a normal distribution, 95% lie within this many standard deviations of its mean.

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from striate.classification import (
+from striate.compiler.kept import signature
+from striate.compiler.storage import dumps
+from striate.evaluation.dataset import Data, Dataset, Pathlike, read_dataset
+from striate.evaluation.journal import Journal
+from striate.evaluation.result import TOP, Evaluation, Failure, Outcome
+from striate.evaluation.tables import DataError
+from striate.images import Preset, load
+from striate.vision.classification import (
     Array,
     Classifier,
     Unreadable,
@@ -18,13 +25,6 @@ from striate.classification import (
     of_module,
     preset_of,
 )
-from striate.compiler.kept import signature
-from striate.compiler.storage import dumps
-from striate.evaluation.dataset import Data, Dataset, Pathlike, read_dataset
-from striate.evaluation.journal import Journal
-from striate.evaluation.result import TOP, Evaluation, Failure, Outcome
-from striate.evaluation.tables import DataError
-from striate.images import Preset, load
 
 if TYPE_CHECKING:
     from striate.images.loading import Source

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.classification import preset_of
+from striate.vision.classification import preset_of
 
 if TYPE_CHECKING:
     from striate.images import Preset

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.classification import preset_of
-from striate.columns import (
+from striate.extras import require
+from striate.vision.classification import preset_of
+from striate.vision.hypercolumns import (
     Array,
     Grid,
     Layer,
@@ -26,7 +27,6 @@ from striate.columns import (
     network_of,
     pixels_of,
 )
-from striate.extras import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.dense_maps import DenseNetwork, Geometry
+from striate.vision.dense import DenseNetwork, Geometry
 
 if TYPE_CHECKING:
     from PIL.Image import Image
