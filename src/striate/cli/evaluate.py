@@ -91,10 +91,11 @@ def evaluate(
     path = journal or _default_journal(model, data)
     with Journal(path, about(subject, dataset, exif), restart) as kept:
         places = dataset.subset(limit)
-        _say_start(kept, sum(place in kept.found for place in places), len(places))
+        resumed = sum(place in kept.found for place in places)
+        _say_start(kept, resumed, len(places))
         try:
             with progress(len(places)) as advance:
-                advance("", sum(place in kept.found for place in places))
+                advance("", resumed)
                 evaluation = run(
                     subject, dataset, kept, batch, limit, lambda name: advance(name, 1)
                 )

@@ -243,14 +243,13 @@ def _cam(request: Request, found: "Inspection") -> "Panel":
     layer = _chosen(found, request.layer).label if request.layer else None
     photo, values = _seen(request, found)
     module = _trained(request, found)
-    scores = module(values)[0]
-    classes = len(scores)
     asked = request.class_
-    index = int(scores.argmax()) if asked is None else class_number(asked, classes)
+    classes = found.graph.outputs[0].shape[-1]
+    index = int(module(values).argmax()) if asked is None else class_number(asked, classes)
     seen = class_activation_map(module, values, index, layer)
     name = labels_for(classes)[index].name
     kind = "class-activation map" if seen.linear else "gradient times activation"
-    title = f"{found.model}: {name} ({softmax(scores)[index]:.1%}), {kind} of {seen.layer}"
+    title = f"{found.model}: {name} ({softmax(seen.scores)[0, index]:.1%}), {kind} of {seen.layer}"
     map = on_pixels(seen.map[0], *seen.centres(), photo.shape[:2])
     return Heat(title, photo, [("", map)], "contribution to the class's score")
 

@@ -11,6 +11,7 @@ from striate.network.describe import Layer, layers
 from striate.network.gradient import depends, gradient
 from striate.network.graph import Graph, Input, Node
 from striate.network.receptive import Field, receptive_fields
+from striate.runtime import execute
 
 Array = NDArray[np.float32]
 
@@ -72,7 +73,7 @@ def class_activation_map(
     chosen = np.zeros(output.shape, np.float32)
     chosen[:, index] = 1
     outputs = (node, slope, output)
-    values, slopes, scores = _run(Graph((*graph.inputs, asked), outputs), images, chosen)
+    values, slopes, scores = execute(Graph((*graph.inputs, asked), outputs), [images, chosen])
     return ClassMap(
         name,
         np.einsum("bxyi,bxyi->bxy", values, slopes),
@@ -93,10 +94,3 @@ def _last(graph: Graph) -> Layer:
 def _cells(node: Node) -> int:
     _, rows, columns, _ = node.shape
     return rows * columns
-
-
-def _run(graph: Graph, *arrays: Array) -> tuple[Array, ...]:
-    from striate.compiler import program_of
-    from striate.runtime import Executable
-
-    return Executable(program_of(graph))(*[np.ascontiguousarray(array) for array in arrays])

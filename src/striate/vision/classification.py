@@ -148,9 +148,9 @@ def imagenet_labels() -> list[Label]:
 
 
 def softmax(scores: Array) -> NDArray[np.float64]:
-    """Probabilities of `scores`, which may be large: exp(s - max) / sum of the same."""
-    raised = np.exp(scores.astype(np.float64) - scores.max())
-    return np.asarray(raised / raised.sum(), np.float64)
+    """Probabilities of `scores[..., class]`, which may be large: exp(s - max) / sum of the same."""
+    raised = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
+    return np.asarray(raised / raised.sum(-1, keepdims=True), np.float64)
 
 
 def read_ahead(
@@ -278,6 +278,13 @@ def _classifier(network: Network, preset: "Preset") -> Classifier:
         return preset(load(cast("Source", image)))
 
     return Classifier(network, prepare, imagenet_labels())
+
+
+def network_of(model: "str | Module") -> "Module":
+    """The network itself, or the one of that name with its ImageNet weights."""
+    from striate.models import create
+
+    return create(model, "imagenet") if isinstance(model, str) else model
 
 
 def preset_of(module: "Module") -> "Preset":

@@ -11,6 +11,7 @@ from striate.layers import Module
 from striate.layers.arguments import as_float32, check_rank, integer, pair, shape_text
 from striate.network.graph import Graph
 from striate.transforms.dense import Sheet
+from striate.vision.classification import network_of
 
 if TYPE_CHECKING:
     from striate.layers.arguments import Pair
@@ -284,10 +285,7 @@ def dense(
     sees. A name stands for a network with its ImageNet weights.
     Raises ValueError, TypeError.
     """
-    if isinstance(model, str):
-        from striate.models import create
-
-        model = create(model, weights="imagenet")
+    model = network_of(model)
     if not isinstance(model, Module):
         raise TypeError(f"dense: model is {type(model).__name__}; expected a Module or a name")
     if borders not in BORDERS:

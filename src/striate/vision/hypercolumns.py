@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.vision.classification import preset_of
+from striate.vision.classification import network_of, preset_of
 
 if TYPE_CHECKING:
     from striate.images import Preset
@@ -261,13 +261,6 @@ def checked_pixels(at: object, size: tuple[int, int], name: str = "at") -> Pixel
             f"{size[0] - 1} and columns 0 to {size[1] - 1}"
         )
     return pixels
-
-
-def network_of(model: "str | Module") -> "Module":
-    """The network itself, or the one of that name with its ImageNet weights."""
-    from striate.models import create
-
-    return create(model, "imagenet") if isinstance(model, str) else model
 
 
 def _room(shape: tuple[int, ...], out: Array | None) -> Array:

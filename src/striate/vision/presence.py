@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from striate.vision.classification import softmax
 from striate.vision.dense import DenseNetwork, Geometry
 
 if TYPE_CHECKING:
@@ -87,12 +88,12 @@ def presence(
         )
     kept: list[Array] = []
     for _, scores in network.strips(preset.normalize(preset.resized(photo, pixels))):
-        raised = np.exp(scores - scores.max(-1, keepdims=True))
-        raised /= raised.sum(-1, keepdims=True)
-        kept.append(raised[..., list(classes)] if classes else raised)
+        for row in scores:
+            shares = softmax(row).astype(np.float32)
+            kept.append(shares[:, list(classes)] if classes else shares)
         if advance is not None:
             advance(len(scores))
-    found = np.concatenate(kept)
+    found = np.stack(kept)
     if not classes:
         order = np.argsort(-found.mean((0, 1)), kind="stable")[:top]
         classes, found = order.tolist(), found[..., order]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.extras import require
-from striate.vision.classification import preset_of
+from striate.vision.classification import network_of, preset_of
 from striate.vision.hypercolumns import (
     Array,
     Grid,
@@ -24,7 +24,6 @@ from striate.vision.hypercolumns import (
     Passage,
     Pixels,
     checked_pixels,
-    network_of,
     pixels_of,
 )
 
