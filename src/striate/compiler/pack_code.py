@@ -163,14 +163,15 @@ class _Pack:
         factor = self._factor(at, read)
         down, across, below, beside = (self._word(TAPS + k) for k in range(4))
         height, breadth = [len(m[0]) for m in matrices] if matrices else (1, 1)
-        values = [
-            [self._value(at, (u, v), (down, across), read) for v in range(breadth)]
-            for u in range(height)
-        ]
-        values = [[self._scaled(value, factor) for value in row] for row in values]
-        if matrices:
-            values = emit_transform(b, matrices, values)
-        for u, row in enumerate(values):
+        columns = (
+            [
+                self._scaled(self._value(at, (u, v), (down, across), read), factor)
+                for u in range(height)
+            ]
+            for v in range(breadth)
+        )
+        rows = emit_transform(b, matrices, columns) if matrices else zip(*columns, strict=True)
+        for u, row in enumerate(rows):
             for v, value in enumerate(row):
                 address = b.at(self.packed, self._tap(at.packed, u, below, v, beside))
                 self._store(value, address, written)

@@ -1,6 +1,6 @@
 """The matrices of Winograd's convolution, from their points, and code that multiplies by them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -64,12 +64,17 @@ def _product(factors: list[Fraction]) -> Fraction:
 
 
 def emit_transform(
-    b: Builder, matrices: Matrices, values: Sequence[Sequence[Value]]
-) -> list[list[Value]]:
-    """`first values second'` for a matrix of vectors."""
+    b: Builder, matrices: Matrices, columns: Iterable[Sequence[Value]]
+) -> Iterator[list[Value]]:
+    """The rows of `first values second'`, of a matrix of vectors given by its columns.
+
+    Each column is asked for when its turn comes, and each row is made when it is: who loads and
+    stores meanwhile needs fewer registers.
+    """
     first, second = matrices
-    columns = [_emit_product(b, first, list(column)) for column in zip(*values, strict=True)]
-    return [_emit_product(b, second, list(row)) for row in zip(*columns, strict=True)]
+    halves = [_emit_product(b, first, list(column)) for column in columns]
+    for row in zip(*halves, strict=True):
+        yield _emit_product(b, second, list(row))
 
 
 def _emit_product(b: Builder, matrix: Matrix, values: list[Value]) -> list[Value]:

@@ -170,12 +170,12 @@ class Kernel:
         b, data, window = self.builder, self.contraction.data, self.window
         down, right = (self.task.step(data, i) for i in window.pixels)
         height, breadth = window.sides
-        values = [
-            [self._joined(b.at(pixels, r * down + c * right), pieces) for c in range(breadth)]
-            for r in range(height)
-        ]
+        loaded = (
+            [self._joined(b.at(pixels, r * down + c * right), pieces) for r in range(height)]
+            for c in range(breadth)
+        )
         rows, columns = window.algorithms
-        made = emit_transform(b, (rows.data, columns.data), values)
+        made = emit_transform(b, (rows.data, columns.data), loaded)
         for n, value in enumerate(value for row in made for value in row):
             b.store(value, b.at(target, n * self.v_step))
 
@@ -363,12 +363,12 @@ class Kernel:
     ) -> None:
         """One vector of features of one tile: A' M A, then the epilogue of each output."""
         b, (height, breadth) = self.builder, self.window.sides
-        values = [
-            [b.load(b.at(source, (r * breadth + c) * self.width)) for c in range(breadth)]
-            for r in range(height)
-        ]
+        loaded = (
+            [b.load(b.at(source, (r * breadth + c) * self.width)) for r in range(height)]
+            for c in range(breadth)
+        )
         rows, columns = self.window.algorithms
-        lines = emit_transform(b, (rows.output, columns.output), values)
+        lines = emit_transform(b, (rows.output, columns.output), loaded)
         origin: dict[Read, Offset] = {}
         for read in self._epilogue_reads():
             offset = self._position(read, place)
