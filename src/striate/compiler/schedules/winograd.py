@@ -38,10 +38,12 @@ from striate.transforms.rewrite import fresh
 name = "winograd"
 
 
-# Outputs a tile on each axis that has taps; larger ones cost more to transform than they save, but
-# for images that they cover without waste (Inception's 35 pixels). With more than three taps those
-# would round seven times as much.
-TILES, EXACT, EXACT_TAPS = (4, 2), 5, 3
+# Outputs a tile on each axis that has taps.
+TILES = (4, 2)
+# Larger tiles multiply less, but their transforms take longer and their weights more memory: these
+# pay on images that they cover without waste (Inception's 35 pixels), and where many share the
+# weights. With more than three taps they would round seven times as much.
+EXACT, LARGE, MANY, MOST_TAPS = 5, 6, 128, 3
 
 
 def seconds(statement: Statement, target: Target) -> float | None:
@@ -81,18 +83,22 @@ def _windows(statement: Statement) -> list[Window]:
     features, stride = extents[contraction.feature], (down, right)
     return [
         Window(contraction, outer, (p, q), size, taps, stride, tile, channels, features)
-        for tile in _tiles(taps, stride, (extents[p], extents[q]))
+        for tile in _tiles(taps, stride, size, math.prod(count for _, count in outer))
     ]
 
 
 def _tiles(
-    taps: tuple[int, int], stride: tuple[int, int], size: tuple[int, int]
+    taps: tuple[int, int], stride: tuple[int, int], size: tuple[int, int], images: int
 ) -> list[tuple[int, int]]:
     """The sizes of tiles for that many taps, none for phases of a single one."""
     reach = [math.ceil(r / s) for r, s in zip(taps, stride, strict=True)]
-    most = max(reach)
-    exact = all(n % EXACT == 0 for n, r in zip(size, reach, strict=True) if r > 1)
-    tried = (EXACT, *TILES) if exact and most <= EXACT_TAPS else TILES
+    most, sides = max(reach), [n for n, r in zip(size, reach, strict=True) if r > 1]
+    tried = list(TILES)
+    if most <= MOST_TAPS and all(n % EXACT == 0 for n in sides):
+        tried.insert(0, EXACT)
+    lines = math.prod(size) // math.prod(sides)
+    if most <= MOST_TAPS and images * lines * math.prod(-(-n // LARGE) for n in sides) >= MANY:
+        tried.insert(0, LARGE)
     fitting = [m for m in tried if most > 1 and m + most - 2 <= len(POINTS)]
     return [(m if reach[0] > 1 else 1, m if reach[1] > 1 else 1) for m in fitting]
 

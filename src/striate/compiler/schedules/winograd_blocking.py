@@ -18,7 +18,7 @@ MOST_CHUNKS = 16
 # near, and to read windows and weights past the second-level cache.
 EFFORT, WINDOW, OUTPUT, FAR_WINDOW, FAR_DATA, FAR_WEIGHTS = 0.91, 5, 5, 6, 3, 1
 # A transform of more values than this spills registers: it takes as the square of their number.
-UNSPILT = 36
+UNSPILT = 50
 # Cycles to begin a register tile; what is more for a vector of sums that fill that cache.
 BEGIN, FAR_SUMS = 25, 4
 # The share of a chunk that the last one keeps the others waiting, and that of the time in which
