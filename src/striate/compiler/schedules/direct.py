@@ -8,11 +8,12 @@
 
 Every output is one chain of fused multiply-adds in the order of the equation's reduction, whatever
 the tile: its bits depend neither on the tile nor on threads. The last tile of a row is moved back
-to end at the border, so that there is one kernel and no remainder loop.
+to end at the border, so that there is one kernel and no remainder loop; it stores what is new.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
 
@@ -26,7 +27,12 @@ from striate.compiler.schedules.contraction import (
     match_contraction,
     packing,
 )
-from striate.compiler.schedules.epilogue import emit_epilogue, fits_epilogue, outer_reads
+from striate.compiler.schedules.epilogue import (
+    emit_epilogue,
+    fits_epilogue,
+    once,
+    outer_reads,
+)
 from striate.compiler.schedules.tiles import CACHE_LINE, Product, Tile, choose_tile, padded
 from striate.compiler.target import Target
 from striate.notation.ir import Affine, Read, Reduce, Statement
@@ -240,7 +246,7 @@ class Direct:
             self._prefetch(origins, 0, 1)
         zeros = [b.zero()] * (self.tile.pixels * self.tile.vectors)
         sums = self._reduce(runs, pixels, weights, zeros, origins)[1]
-        self._finish(sums, block, origins)
+        self._finish(sums, block, start, origins)
 
     def _origin(
         self, read: Read, group: Offset, block: Offset, start: dict[Axis, Offset]
@@ -331,40 +337,71 @@ class Direct:
                 result += [b.fma(value, w, s) for w, s in zip(vectors, old, strict=True)]
         return result
 
-    def _finish(self, sums: list[Value], block: Offset, origins: dict[Read, Offset]) -> None:
+    def _finish(
+        self,
+        sums: list[Value],
+        block: Offset,
+        start: dict[Axis, Offset],
+        origins: dict[Read, Offset],
+    ) -> None:
         """Apply the epilogue and store; the last block of features may be partial."""
         b = self.builder
         partial = self.features % self.width
         if not partial:
-            self._store(sums, origins, self.width)
+            self._store(sums, start, origins, self.width)
         elif self.blocks == 1:
-            self._store(sums, origins, partial)
+            self._store(sums, start, origins, partial)
         else:
             is_last = b.emit(f"icmp eq i64 {block}, {self.blocks - 1}")
             inverse = b.emit(f"xor i1 {is_last}, true")
             with b.when(inverse):
-                self._store(sums, origins, self.width)
+                self._store(sums, start, origins, self.width)
             with b.when(is_last):
-                self._store(sums, origins, partial)
+                self._store(sums, start, origins, partial)
 
-    def _store(self, sums: list[Value], origins: dict[Read, Offset], features: int) -> None:
+    def _store(
+        self,
+        sums: list[Value],
+        start: dict[Axis, Offset],
+        origins: dict[Read, Offset],
+        features: int,
+    ) -> None:
+        tile, count = self.tile, self.tile.vectors
+        for number, place in enumerate(product(range(tile.rows), range(tile.columns))):
+            with self._once(place, start):
+                self._store_pixel(sums[number * count :][:count], place, origins, features)
+
+    @contextmanager
+    def _once(self, place: tuple[int, int], start: dict[Axis, Offset]) -> Iterator[None]:
+        """Run the block unless the tile before has had that pixel, on some axis."""
+        tiles = reversed(self._outer_tiles())
+        with ExitStack() as stack:
+            for at, (axis, size, _) in zip(reversed(place), tiles, strict=False):
+                last = axis.size - size
+                overlap = -axis.size % size
+                stack.enter_context(once(self.builder, at, overlap, start[axis], last))
+            yield
+
+    def _store_pixel(
+        self,
+        sums: list[Value],
+        place: tuple[int, int],
+        origins: dict[Read, Offset],
+        features: int,
+    ) -> None:
         b, task, lanes = self.builder, self.task, self.target.lanes
-        tile = self.tile
-        places = product(range(tile.rows), range(tile.columns), range(tile.vectors))
-        for total, (row, column, vector) in zip(sums, places, strict=True):
+        for vector, total in enumerate(sums):
             rest = features - vector * lanes
             if rest <= 0:
                 continue
             bound = rest if rest < lanes else None
 
-            def address(
-                read: Read, r: int = row, c: int = column, v: int = vector
-            ) -> tuple[Value, Offset]:
+            def address(read: Read, v: int = vector) -> tuple[Value, Offset]:
                 pointer = self.pointers[read.tensor]
                 if not read.access:
                     return pointer, task.base(read)
                 along = lanes * 4 if read.access[-1] == task.output.access[-1] else 0
-                return pointer, b.add(origins[read], self._pixel(read, r, c) + v * along)
+                return pointer, b.add(origins[read], self._pixel(read, *place) + v * along)
 
             reduced: dict[Reduce, Value] = {self.contraction.reduction: total}
             result = emit_epilogue(b, task, reduced, address, bound)
