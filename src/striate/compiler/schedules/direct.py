@@ -12,8 +12,8 @@ to end at the border, so that there is one kernel and no remainder loop; it stor
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
 
@@ -366,21 +366,14 @@ class Direct:
         origins: dict[Read, Offset],
         features: int,
     ) -> None:
-        tile, count = self.tile, self.tile.vectors
+        b, tile, axes = self.builder, self.tile, self._outer_tiles()[-2:]
         for number, place in enumerate(product(range(tile.rows), range(tile.columns))):
-            with self._once(place, start):
-                self._store_pixel(sums[number * count :][:count], place, origins, features)
-
-    @contextmanager
-    def _once(self, place: tuple[int, int], start: dict[Axis, Offset]) -> Iterator[None]:
-        """Run the block unless the tile before has had that pixel, on some axis."""
-        tiles = reversed(self._outer_tiles())
-        with ExitStack() as stack:
-            for at, (axis, size, _) in zip(reversed(place), tiles, strict=False):
-                last = axis.size - size
-                overlap = -axis.size % size
-                stack.enter_context(once(self.builder, at, overlap, start[axis], last))
-            yield
+            with ExitStack() as stack:
+                for at, (axis, size, _) in zip(place[-len(axes) :], axes, strict=True):
+                    overlap, last = -axis.size % size, axis.size - size
+                    stack.enter_context(once(b, at, overlap, start[axis], last))
+                pixel = sums[number * tile.vectors :][: tile.vectors]
+                self._store_pixel(pixel, place, origins, features)
 
     def _store_pixel(
         self,

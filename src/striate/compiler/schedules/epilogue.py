@@ -51,9 +51,7 @@ def fits_epilogue(statement: Statement) -> bool:
 
 
 @contextmanager
-def once(
-    builder: Builder, place: int, overlap: int, start: Offset, last: int
-) -> Iterator[None]:
+def once(builder: Builder, place: int, overlap: int, start: Offset, last: int) -> Iterator[None]:
     """Run the block unless `place` of the last tile was in the tile before.
 
     The last tile, which starts at `last`, is moved back by `overlap` places to end at the border.
