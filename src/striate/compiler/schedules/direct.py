@@ -12,7 +12,7 @@ to end at the border, so that there is one kernel and no remainder loop; it stor
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
@@ -199,7 +199,8 @@ class Direct:
                     self._tile(panel.index, start)
         else:
             with b.loop(first_panel, last_panel) as panel, b.loop(first, last) as tile:
-                self._tile(panel.index, self._decode(tile.index, tiles))
+                number = b.add(tile.index, b.multiply(first, -1))
+                self._tile(panel.index, self._decode(tile.index, tiles), number)
         return b
 
     def _decode(self, tile: Value, tiles: list[tuple[Axis, int, int]]) -> dict[Axis, Offset]:
@@ -227,7 +228,8 @@ class Direct:
 
     # The code of one tile
 
-    def _tile(self, panel: Value, start: dict[Axis, Offset]) -> None:
+    def _tile(self, panel: Value, start: dict[Axis, Offset], number: Offset | None = None) -> None:
+        """The tile that begins at `start`, by a panel of features; `number` in the panel's turn."""
         b, data = self.builder, self.contraction.data
         group, block = b.divide(panel, self.blocks), b.remainder(panel, self.blocks)
         taps = [i for i in self.contraction.reduction.indices if i != self.contraction.channel]
@@ -242,10 +244,16 @@ class Direct:
             offset = b.add(offset, b.multiply(group, self.task.step(data, self.contraction.group)))
         pixels = b.at(self.pointers[data.tensor], offset)
         origins = {read: self._origin(read, group, block, start) for read in self.tensors[1:]}
+
+        def fetch(part: Offset, parts: int) -> None:
+            self._prefetch(origins, part, parts)
+            if number is not None and len(runs) == 1:
+                self._prefetch_panel(b.at(weights, panel_bytes), panel_bytes, number, part, parts)
+
         if runs[-1].size <= STRAIGHT:
             self._prefetch(origins, 0, 1)
         zeros = [b.zero()] * (self.tile.pixels * self.tile.vectors)
-        sums = self._reduce(runs, pixels, weights, zeros, origins)[1]
+        sums = self._reduce(runs, pixels, weights, zeros, fetch)[1]
         self._finish(sums, block, start, origins)
 
     def _origin(
@@ -283,17 +291,36 @@ class Direct:
                     offset = b.add(offset, b.multiply(steps, self._step(read, axis)))
                 b.prefetch(b.at(self.pointers[read.tensor], offset))
 
+    def _prefetch_panel(
+        self, panel: Value, nbytes: int, number: Offset, part: Offset, parts: int
+    ) -> None:
+        """Ask for a part of the panel to come, where weights come from memory for a few tiles.
+
+        The first tile would wait for them: it needs them faster than the memory gives.
+        """
+        b, lines = self.builder, nbytes // CACHE_LINE
+        rounds = math.ceil(self.total / self.row_chunks) * parts
+        if nbytes * self.panels <= self.target.l2 or 2 * nbytes > self.target.l2:
+            return
+        if 2 * lines < rounds:
+            return
+        each = math.ceil(lines / rounds)
+        first = b.multiply(b.add(b.multiply(number, parts), part), each)
+        for k in range(each):
+            line = b.minimum(b.add(first, k), lines - 1)
+            b.prefetch(b.at(panel, b.multiply(line, CACHE_LINE)))
+
     def _reduce(
         self,
         runs: list[Axis],
         pixels: Value,
         weights: Value,
         sums: list[Value],
-        origins: dict[Read, Offset],
+        fetch: Callable[[Offset, int], None],
     ) -> tuple[Value, list[Value]]:
         """Nest the reduction loops; gives the weights' place after them, and the sums.
 
-        The innermost loop asks for what lies at `origins` meanwhile.
+        Every round of the innermost loop does its part of `fetch`.
         """
         b, (run, *inner) = self.builder, runs
         step = self._step(self.contraction.data, run)
@@ -304,7 +331,7 @@ class Direct:
             for k in range(count):
                 at = b.at(place, k * step)
                 if inner:
-                    panel, old = self._reduce(inner, at, panel, old, origins)
+                    panel, old = self._reduce(inner, at, panel, old, fetch)
                 else:
                     old = self._products(at, b.at(panel, k * self.width * 4), old)
             return (panel if inner else b.at(panel, count * self.width * 4)), old
@@ -317,7 +344,7 @@ class Direct:
         with b.loop(0, rounds, 1, carried) as loop:
             place, panel, *old = loop.values
             if not inner:
-                self._prefetch(origins, loop.index, rounds)
+                fetch(loop.index, rounds)
             panel, new = body(place, panel, old, unroll)
             loop.following = [b.at(place, unroll * step), panel, *new]
         place, panel, *sums = loop.values
