@@ -136,6 +136,7 @@ def random_graph(seed: int, batch: int, size: int = 12) -> Graph:
     makers: list[Callable[[Random, Weights, list[Node], Input], Node]] = [
         *[_convolution] * 3,
         *[_pointwise] * 2,
+        *[_residual] * 3,
         _add,
         _concatenation,
         _concatenation,
@@ -144,7 +145,8 @@ def random_graph(seed: int, batch: int, size: int = 12) -> Graph:
     ]
     for _ in range(size):
         nodes.append(random.choice(makers)(random, weights, nodes, filters))
-    outputs = [nodes[-1], *[random.choice(nodes) for _ in range(random.randint(0, 2))]]
+    asked = [images, nodes[-1], *random.choices(nodes, k=6)]
+    outputs = [nodes[-1], *random.choices(asked, k=random.randint(0, 2))]
     return Graph((images, filters), tuple(outputs))
 
 
@@ -192,6 +194,21 @@ def _add(random: Random, weights: Weights, nodes: list[Node], filters: Input) ->
     x = _recent(random, nodes)
     alike = [node for node in nodes if node.shape == x.shape]
     return add(x, random.choice(alike))
+
+
+def _residual(random: Random, weights: Weights, nodes: list[Node], filters: Input) -> Node:
+    """Convolutions that keep the size, and what went in or any of its shape; two in a row."""
+    x = _recent(random, nodes)
+    for _ in range(2):
+        features, kernel = x.shape[-1], random.choice([1, 1, 3])
+        y = st.relu(weights.convolve(x, random.choice([8, features]), 1))
+        if random.random() < 0.3:
+            nodes.append(y)
+        y = weights.convolve(y, features, kernel, padding=kernel // 2)
+        x = random.choice([st.relu, st.sigmoid, lambda node: node])(add(y, x))
+        if random.random() < 0.5:
+            nodes.append(x)
+    return x
 
 
 def _concatenation(random: Random, weights: Weights, nodes: list[Node], filters: Input) -> Node:

@@ -52,6 +52,8 @@ def test_the_reading_loops_read_every_byte(target: Target, streams: int, ahead: 
 
 def test_peaks_are_those_of_a_computer() -> None:
     assert 0.5 < peak.fma_peak(1, seconds=0.02) < 2000
+    read = peak.memory_bandwidth(2)
+    assert all(1e8 < read() < 1e13 for _ in range(3))
     with pytest.raises(ValueError, match="threads is 0, expected 1 or more"):
         peak.fma_peak(0)
     with pytest.raises(ValueError, match="threads is -1"):
@@ -94,11 +96,11 @@ def test_borders_are_named_where_they_are_alone() -> None:
 
 
 def test_layers_and_limits_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both are medians of the rounds; of the bandwidth the better one is kept."""
+    """All are medians of the rounds."""
     turns: list[str] = []
     times = iter([(2.0, 8.0), (4.0, 16.0), (2.2, 8.2)])
     peaks = iter([10.0, 5.0, 9.0])
-    bandwidths = iter([3.0, 4.0])
+    rates = iter([3.0, 40.0, 4.0])
 
     class Measured:
         program = two_phase_program()
@@ -113,9 +115,14 @@ def test_layers_and_limits_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch)
         return next(peaks)
 
     monkeypatch.setattr(roofline, "fma_peak", peak)
-    monkeypatch.setattr(roofline, "memory_bandwidth", lambda threads: next(bandwidths))
+
+    def bandwidth() -> float:
+        turns.append("memory")
+        return next(rates)
+
+    monkeypatch.setattr(roofline, "memory_bandwidth", lambda threads: bandwidth)
     phases, limits = roofline.against_limits(Measured(), rounds=3)  # type: ignore[arg-type]
-    assert turns == ["peak", "network"] * 3
+    assert turns == ["memory", "peak", "network"] * 3
     assert [phase.seconds for phase in phases] == [2.2, 8.2]
     assert limits == Limits(9e9, 4.0)
 

@@ -45,7 +45,7 @@ def test_random_graphs_are_varied() -> None:
     assert {"conv2d", "batch_norm", "relu", "add", "concatenate", "channel_shuffle"} <= labels
     assert any(len({id(out) for out in g.outputs}) < len(g.outputs) for g in graphs)
     assert any(g.inputs[0] in g.outputs for g in graphs)
-    assert sum(g.inputs[1] in g.nodes() for g in graphs) > 3
+    assert sum(g.inputs[1] in g.nodes() for g in graphs) > 2
 
 
 def test_close_is_close() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_harness import RUNNABLE, check, emit, operands_for, run, sliced, statement
+from kernel_harness import RUNNABLE, check, code, emit, operands_for, run, sliced, statement
 
 from striate.compiler.codegen import assembly
 from striate.compiler.layout import NO_HALO, Halo, Layout
@@ -268,6 +268,23 @@ def test_unusual_groups(
     stated = statement(text, shapes, **sizes)
     assert grouped.seconds(stated, Target.named(target)) is not None
     check(grouped, stated, target)
+
+
+@pytest.mark.parametrize("target", [name for name in RUNNABLE if name != "generic"])
+def test_weights_of_few_pixels_are_asked_for_ahead(target: str) -> None:
+    """Where they come from memory, and the panel to come finds room beside the one in use."""
+    stated = statement("y[p,j] = sum[i](W[i,j] * x[p,i])", {"x": (3, 41), "W": (41, 300)})
+
+    def prefetches(l2: int) -> int:
+        small = replace(Target.named(target), l2=l2)
+        check(direct, stated, small)
+        _, emission = emit(direct, stated, small)
+        return code(emission).count("call  void @llvm.prefetch")
+
+    weights = 4 * 41 * 300
+    in_cache, from_memory, no_room = (prefetches(l2) for l2 in (2 * weights, weights, 64))
+    assert from_memory > in_cache
+    assert no_room == in_cache
 
 
 REFUSED = [

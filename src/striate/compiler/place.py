@@ -1,11 +1,13 @@
-"""Which nodes live inside which: the parts of a concatenation are written into its slices."""
+"""Which nodes share memory: parts lie in their concatenation, a sum where its residual did."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
+from striate.compiler.layout import Halo
 from striate.network.graph import Computed, Concatenated, Graph, Input, Known, Node, operands
-from striate.notation.ir import Affine, Apply, Equation, Expression, Read, Statement
+from striate.notation.ir import Affine, Apply, Equation, Expression, Read, Statement, reads
 from striate.transforms.rewrite import copy_of, count_uses, rebuild, with_operands
 
 
@@ -133,6 +135,57 @@ def _as_sum(node: Concatenated, new: Callable[[Node], Node]) -> Computed:
     named = tuple((f"x{position}", new(part)) for position, part in enumerate(node.parts))
     shapes = tuple((name, part.shape) for name, part in named)
     return Computed(Statement(equation, shapes, extents, node.shape), named, node.label)
+
+
+def in_place(
+    graph: Graph,
+    placed: Mapping[int, Home],
+    level: Mapping[int, int],
+    halos: Mapping[int, Halo],
+    external: Container[int],
+) -> dict[int, Home]:
+    """`placed`, with outputs in the memory of an operand that is read for the last time.
+
+    An output may lie there that needs nothing of the operand but the element in its own place, as
+    a residual sum does, while nobody else reads the operand: schedules write each output once,
+    after they have read what it needs. Both have a margin alike, and neither is `external` to the
+    arena.
+    """
+    readers: dict[int, set[Node]] = defaultdict(set)
+    for node in graph.nodes():
+        if isinstance(node, Computed):
+            for operand in operands(node):
+                readers[id(placed[id(operand)].root)].add(node)
+
+    def ends(operand: Node, node: Computed) -> bool:
+        others = readers[id(operand)] - {node}
+        return all(level[id(other)] < level[id(node)] for other in others)
+
+    def fits(operand: Node, node: Computed) -> bool:
+        whole = all(placed[id(one)].root is one for one in (operand, node))
+        inside = id(operand) not in external and id(node) not in external
+        alike = operand.shape == node.shape and halos[id(operand)] == halos[id(node)]
+        return whole and inside and alike and ends(operand, node)
+
+    found = dict(placed)
+    for node in graph.nodes():
+        if isinstance(node, Computed):
+            for operand in operands(node):
+                if fits(operand, node) and _reads_its_own_place(node, operand, placed):
+                    found[id(node)] = found[id(operand)]
+                    break
+    return found
+
+
+def _reads_its_own_place(node: Computed, operand: Node, placed: Mapping[int, Home]) -> bool:
+    """Whether all that an output reads in the memory of `operand` is the element in its place."""
+    inside = {name: one for name, one in node.operands if placed[id(one)].root is operand}
+    equation = node.statement.equation
+    return all(
+        inside[read.tensor] is operand and read.access == equation.output.access
+        for read in reads(equation.expression)
+        if read.tensor in inside
+    )
 
 
 def levels(graph: Graph) -> dict[int, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from striate.compiler.arena import Lifetime, allocate
 from striate.compiler.choose import choose
 from striate.compiler.layout import NO_HALO, Halo, Layout
-from striate.compiler.place import Home, copy_parts, homes, levels, materialise
+from striate.compiler.place import Home, copy_parts, homes, in_place, levels, materialise
 from striate.compiler.program import Pointer
 from striate.compiler.schedules.base import Schedule, Task
 from striate.compiler.target import Target
@@ -113,6 +113,7 @@ def _memory(
     for node in graph.nodes():
         root = id(placed[id(node)].root)
         halos[root] = _union(halos[root], margins.get(id(node), NO_HALO))
+    placed = in_place(graph, placed, level, halos, pointers)
     layouts = {id(n): Layout.dense(n.shape) for n in graph.nodes() if id(n) in pointers}
     lives = _lifetimes(graph, placed, level)
     inner = [node for node in graph.nodes() if id(node) not in pointers]

@@ -51,11 +51,12 @@ def fma_peak(threads: int = 1, seconds: float = 0.1) -> float:
     return threads * flops_per_turn * turns / _best(lambda: run(turns), seconds) / 1e9
 
 
-def memory_bandwidth(threads: int = 1, seconds: float = 0.1) -> float:
-    """Bytes per second that `threads` threads read from memory, with the best of several loops.
+def memory_bandwidth(threads: int = 1) -> Callable[[], float]:
+    """What measures how many bytes per second `threads` threads read from memory, at every call.
 
-    The loops differ in how many places they read at once and how far ahead they prefetch. Each has
-    at least `seconds` / 3 and reads a buffer of four times the last-level cache (128 MB to 1 GB).
+    It reads a buffer of four times the last-level cache (128 MB to 1 GB) once, in some
+    milliseconds, by the fastest of several loops: they differ in how many places they read at once
+    and how far ahead they prefetch, and are tried here, three times each.
     ValueError if `threads` is less than 1.
     """
     _check(threads)
@@ -64,15 +65,21 @@ def memory_bandwidth(threads: int = 1, seconds: float = 0.1) -> float:
     buffer = np.ones(size // 4, np.float32)
     start = -(-buffer.ctypes.data // _LINE) * _LINE
 
-    def fastest(streams: int, ahead: int) -> float:
+    def reader(streams: int, ahead: int) -> Callable[[], float]:
         kernel = _kernel(f"read{streams}_{ahead}", _read_ir(streams, ahead))
         part = (size - _LINE) // (threads * streams * step) * step
         sink = np.zeros((threads, 64), np.float32)
         first = [start + t * streams * part for t in range(threads)]
         calls = [(part // step, first[t], part, sink[t].ctypes.data) for t in range(threads)]
-        return threads * streams * part / _best(lambda: _together(kernel, calls), seconds / 3)
 
-    return max(fastest(streams, ahead) for streams in _STREAMS for ahead in _AHEAD)
+        def read() -> float:
+            _ = buffer, sink  # their memory lives as long as this
+            return threads * streams * part / _together(kernel, calls)
+
+        return read
+
+    readers = [reader(streams, ahead) for streams in _STREAMS for ahead in _AHEAD]
+    return max(readers, key=lambda read: max(read() for _ in range(3)))
 
 
 def _best(measure: Callable[[], float], seconds: float) -> float:

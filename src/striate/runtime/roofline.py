@@ -58,19 +58,19 @@ def against_limits(
 ) -> tuple[list[Timed], Limits]:
     """The phases of a network on `arrays`, and what the CPU does at most meanwhile.
 
-    In every round the network and the peak have a turn, and both are the medians of the rounds: a
-    core that runs slower for a while, or lends time to others, is slower for both. Bandwidth is
-    the better of what was measured before and after.
+    In every round the memory, the peak and the network have a turn, and all are the medians of the
+    rounds: a core that runs slower for a while, or a memory that serves others, too, is slower for
+    all of them.
     """
     bandwidth = memory_bandwidth(executable.threads)
-    times, peaks = [], []
+    times, peaks, rates = [], [], []
     for _ in range(rounds):
+        rates.append(bandwidth())
         peaks.append(fma_peak(executable.threads, seconds=0.03) * 1e9)
         times.append(executable.profile(*arrays, repeat=3))
-    bandwidth = max(bandwidth, memory_bandwidth(executable.threads))
     seconds = [statistics.median(phase) for phase in zip(*times, strict=True)]
     phases = timed_phases(executable.program, seconds)
-    return phases, Limits(statistics.median(peaks), bandwidth)
+    return phases, Limits(statistics.median(peaks), statistics.median(rates))
 
 
 def timed_phases(program: Program, seconds: Sequence[float]) -> list[Timed]:

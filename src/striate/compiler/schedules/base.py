@@ -63,7 +63,11 @@ class Emission:
 
 
 class Schedule(Protocol):
-    """One way to compute a family of statements. Each is a module of this folder."""
+    """One way to compute a family of statements. Each is a module of this folder.
+
+    Each output is written once, after the elements in its own place were read for it, so that it
+    may lie in the memory of one of the operands (`place.in_place`).
+    """
 
     name: str
 

@@ -8,11 +8,12 @@
 
 Every output is one chain of fused multiply-adds in the order of the equation's reduction, whatever
 the tile: its bits depend neither on the tile nor on threads. The last tile of a row is moved back
-to end at the border, so that there is one kernel and no remainder loop.
+to end at the border, so that there is one kernel and no remainder loop; it stores what is new.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
 
@@ -26,7 +27,12 @@ from striate.compiler.schedules.contraction import (
     match_contraction,
     packing,
 )
-from striate.compiler.schedules.epilogue import emit_epilogue, fits_epilogue, outer_reads
+from striate.compiler.schedules.epilogue import (
+    emit_epilogue,
+    fits_epilogue,
+    once,
+    outer_reads,
+)
 from striate.compiler.schedules.tiles import CACHE_LINE, Product, Tile, choose_tile, padded
 from striate.compiler.target import Target
 from striate.notation.ir import Affine, Read, Reduce, Statement
@@ -193,7 +199,8 @@ class Direct:
                     self._tile(panel.index, start)
         else:
             with b.loop(first_panel, last_panel) as panel, b.loop(first, last) as tile:
-                self._tile(panel.index, self._decode(tile.index, tiles))
+                number = b.add(tile.index, b.multiply(first, -1))
+                self._tile(panel.index, self._decode(tile.index, tiles), number)
         return b
 
     def _decode(self, tile: Value, tiles: list[tuple[Axis, int, int]]) -> dict[Axis, Offset]:
@@ -221,7 +228,8 @@ class Direct:
 
     # The code of one tile
 
-    def _tile(self, panel: Value, start: dict[Axis, Offset]) -> None:
+    def _tile(self, panel: Value, start: dict[Axis, Offset], number: Offset | None = None) -> None:
+        """The tile that begins at `start`, by a panel of features; `number` in the panel's turn."""
         b, data = self.builder, self.contraction.data
         group, block = b.divide(panel, self.blocks), b.remainder(panel, self.blocks)
         taps = [i for i in self.contraction.reduction.indices if i != self.contraction.channel]
@@ -236,11 +244,17 @@ class Direct:
             offset = b.add(offset, b.multiply(group, self.task.step(data, self.contraction.group)))
         pixels = b.at(self.pointers[data.tensor], offset)
         origins = {read: self._origin(read, group, block, start) for read in self.tensors[1:]}
+
+        def fetch(part: Offset, parts: int) -> None:
+            self._prefetch(origins, part, parts)
+            if number is not None and len(runs) == 1:
+                self._prefetch_panel(b.at(weights, panel_bytes), panel_bytes, number, part, parts)
+
         if runs[-1].size <= STRAIGHT:
             self._prefetch(origins, 0, 1)
         zeros = [b.zero()] * (self.tile.pixels * self.tile.vectors)
-        sums = self._reduce(runs, pixels, weights, zeros, origins)[1]
-        self._finish(sums, block, origins)
+        sums = self._reduce(runs, pixels, weights, zeros, fetch)[1]
+        self._finish(sums, block, start, origins)
 
     def _origin(
         self, read: Read, group: Offset, block: Offset, start: dict[Axis, Offset]
@@ -277,17 +291,36 @@ class Direct:
                     offset = b.add(offset, b.multiply(steps, self._step(read, axis)))
                 b.prefetch(b.at(self.pointers[read.tensor], offset))
 
+    def _prefetch_panel(
+        self, panel: Value, nbytes: int, number: Offset, part: Offset, parts: int
+    ) -> None:
+        """Ask for a part of the panel to come, where weights come from memory for a few tiles.
+
+        The first tile would wait for them: it needs them faster than the memory gives.
+        """
+        b, lines = self.builder, nbytes // CACHE_LINE
+        rounds = math.ceil(self.total / self.row_chunks) * parts
+        if nbytes * self.panels <= self.target.l2 or 2 * nbytes > self.target.l2:
+            return
+        if 2 * lines < rounds:
+            return
+        each = math.ceil(lines / rounds)
+        first = b.multiply(b.add(b.multiply(number, parts), part), each)
+        for k in range(each):
+            line = b.minimum(b.add(first, k), lines - 1)
+            b.prefetch(b.at(panel, b.multiply(line, CACHE_LINE)))
+
     def _reduce(
         self,
         runs: list[Axis],
         pixels: Value,
         weights: Value,
         sums: list[Value],
-        origins: dict[Read, Offset],
+        fetch: Callable[[Offset, int], None],
     ) -> tuple[Value, list[Value]]:
         """Nest the reduction loops; gives the weights' place after them, and the sums.
 
-        The innermost loop asks for what lies at `origins` meanwhile.
+        Every round of the innermost loop does its part of `fetch`.
         """
         b, (run, *inner) = self.builder, runs
         step = self._step(self.contraction.data, run)
@@ -298,7 +331,7 @@ class Direct:
             for k in range(count):
                 at = b.at(place, k * step)
                 if inner:
-                    panel, old = self._reduce(inner, at, panel, old, origins)
+                    panel, old = self._reduce(inner, at, panel, old, fetch)
                 else:
                     old = self._products(at, b.at(panel, k * self.width * 4), old)
             return (panel if inner else b.at(panel, count * self.width * 4)), old
@@ -311,7 +344,7 @@ class Direct:
         with b.loop(0, rounds, 1, carried) as loop:
             place, panel, *old = loop.values
             if not inner:
-                self._prefetch(origins, loop.index, rounds)
+                fetch(loop.index, rounds)
             panel, new = body(place, panel, old, unroll)
             loop.following = [b.at(place, unroll * step), panel, *new]
         place, panel, *sums = loop.values
@@ -331,40 +364,64 @@ class Direct:
                 result += [b.fma(value, w, s) for w, s in zip(vectors, old, strict=True)]
         return result
 
-    def _finish(self, sums: list[Value], block: Offset, origins: dict[Read, Offset]) -> None:
+    def _finish(
+        self,
+        sums: list[Value],
+        block: Offset,
+        start: dict[Axis, Offset],
+        origins: dict[Read, Offset],
+    ) -> None:
         """Apply the epilogue and store; the last block of features may be partial."""
         b = self.builder
         partial = self.features % self.width
         if not partial:
-            self._store(sums, origins, self.width)
+            self._store(sums, start, origins, self.width)
         elif self.blocks == 1:
-            self._store(sums, origins, partial)
+            self._store(sums, start, origins, partial)
         else:
             is_last = b.emit(f"icmp eq i64 {block}, {self.blocks - 1}")
             inverse = b.emit(f"xor i1 {is_last}, true")
             with b.when(inverse):
-                self._store(sums, origins, self.width)
+                self._store(sums, start, origins, self.width)
             with b.when(is_last):
-                self._store(sums, origins, partial)
+                self._store(sums, start, origins, partial)
 
-    def _store(self, sums: list[Value], origins: dict[Read, Offset], features: int) -> None:
+    def _store(
+        self,
+        sums: list[Value],
+        start: dict[Axis, Offset],
+        origins: dict[Read, Offset],
+        features: int,
+    ) -> None:
+        b, tile, axes = self.builder, self.tile, self._outer_tiles()[-2:]
+        for number, place in enumerate(product(range(tile.rows), range(tile.columns))):
+            with ExitStack() as stack:
+                for at, (axis, size, _) in zip(place[-len(axes) :], axes, strict=True):
+                    overlap, last = -axis.size % size, axis.size - size
+                    stack.enter_context(once(b, at, overlap, start[axis], last))
+                pixel = sums[number * tile.vectors :][: tile.vectors]
+                self._store_pixel(pixel, place, origins, features)
+
+    def _store_pixel(
+        self,
+        sums: list[Value],
+        place: tuple[int, int],
+        origins: dict[Read, Offset],
+        features: int,
+    ) -> None:
         b, task, lanes = self.builder, self.task, self.target.lanes
-        tile = self.tile
-        places = product(range(tile.rows), range(tile.columns), range(tile.vectors))
-        for total, (row, column, vector) in zip(sums, places, strict=True):
+        for vector, total in enumerate(sums):
             rest = features - vector * lanes
             if rest <= 0:
                 continue
             bound = rest if rest < lanes else None
 
-            def address(
-                read: Read, r: int = row, c: int = column, v: int = vector
-            ) -> tuple[Value, Offset]:
+            def address(read: Read, v: int = vector) -> tuple[Value, Offset]:
                 pointer = self.pointers[read.tensor]
                 if not read.access:
                     return pointer, task.base(read)
                 along = lanes * 4 if read.access[-1] == task.output.access[-1] else 0
-                return pointer, b.add(origins[read], self._pixel(read, r, c) + v * along)
+                return pointer, b.add(origins[read], self._pixel(read, *place) + v * along)
 
             reduced: dict[Reduce, Value] = {self.contraction.reduction: total}
             result = emit_epilogue(b, task, reduced, address, bound)

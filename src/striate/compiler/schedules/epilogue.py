@@ -1,6 +1,7 @@
 """What is done to a reduced value before it is stored: the rest of the expression, lane by lane."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.expression import emit_expression
@@ -47,6 +48,21 @@ def fits_epilogue(statement: Statement) -> bool:
         if inner != last and any(index in lanes for index, _ in inner.terms):
             return False
     return True
+
+
+@contextmanager
+def once(builder: Builder, place: int, overlap: int, start: Offset, last: int) -> Iterator[None]:
+    """Run the block unless `place` of the last tile was in the tile before.
+
+    The last tile, which starts at `last`, is moved back by `overlap` places to end at the border.
+    What it has in common with the one before may have been written, and where an output lies in
+    the memory of an operand that is what the epilogue would read.
+    """
+    if place >= overlap:
+        yield
+        return
+    with builder.when(builder.emit(f"icmp slt i64 {start}, {last}")):
+        yield
 
 
 def emit_epilogue(

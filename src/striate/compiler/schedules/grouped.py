@@ -114,7 +114,9 @@ class _Grouped:
             start = {self.column: tile.left(number), **self._decode(b, line)}
             feature = b.multiply(block, 4 * self.target.lanes)
             place = tile.position(self.task.output, start, feature)
-            tile.write(start, feature, lanes, b.at(tile.pointers[self.task.output.tensor], place))
+            tile.write(
+                number, start, feature, lanes, b.at(tile.pointers[self.task.output.tensor], place)
+            )
 
         if self.alone:
             # There is little to do for each load: the features of a pixel come one after another.

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.schedules.base import Task
 from striate.compiler.schedules.contraction import Contraction, packing
-from striate.compiler.schedules.epilogue import emit_epilogue
+from striate.compiler.schedules.epilogue import emit_epilogue, once
 from striate.notation.ir import Affine, Read, Statement
 from striate.transforms.rewrite import fresh, substitute
 
@@ -83,9 +83,14 @@ class Tile:
         return b.add(offset, feature) if along else offset
 
     def write(
-        self, start: Mapping[str, Offset], feature: Offset, lanes: int | None, output: Value
+        self,
+        number: Offset,
+        start: Mapping[str, Offset],
+        feature: Offset,
+        lanes: int | None,
+        output: Value,
     ) -> None:
-        """Compute the tile that begins at the pixel `start`; its vectors go to `output`."""
+        """Compute tile `number` of a line, which begins at `start`; its vectors go to `output`."""
         b, data = self.builder, self.contraction.data
         rows = self.contraction.taps[:-1]
         panels = b.multiply(feature, self.weights_per_feature)
@@ -102,9 +107,10 @@ class Tile:
 
             total = self._total(sums[column * self.halves : (column + 1) * self.halves])
             values = {self.contraction.reduction: total}
-            result = emit_epilogue(b, self.task, values, address, lanes)
             step = self.task.step(self.task.output, self.column)
-            b.store(result, b.at(output, column * step), lanes)
+            with once(b, column, -self.size % self.columns, number, self.count - 1):
+                result = emit_epilogue(b, self.task, values, address, lanes)
+                b.store(result, b.at(output, column * step), lanes)
 
     def _last_taps(self) -> list[int]:
         """The byte offset of each of the last taps in the data."""

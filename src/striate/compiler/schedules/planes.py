@@ -316,4 +316,5 @@ class _Planes(Direct):
             for vector in range(whole + (rest > 0)):
                 feature = 4 * lanes * vector
                 place = b.at(pointers[output.tensor], tile.position(output, start, feature))
-                tile.write(start, feature, rest if vector == whole else None, place)
+                lanes_used = rest if vector == whole else None
+                tile.write(number.index, start, feature, lanes_used, place)

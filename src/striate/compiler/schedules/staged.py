@@ -239,7 +239,7 @@ class _Depthwise(_Staged):
                 assert isinstance(left, int)
                 pixel = (row * tile.columns + left) * self._pixel_bytes()
                 target = b.at(slot, b.add(feature, pixel))
-                inner.write(self._places(start, row, left), feature, bound, target)
+                inner.write(number, self._places(start, row, left), feature, bound, target)
 
         if whole:
             with b.loop(0, whole) as loop:

@@ -21,6 +21,7 @@ from striate.compiler.layout import Halo
 from striate.compiler.schedules.addressing import Context
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.schedules.chunks import estimated_seconds, share, wanted_chunks
+from striate.compiler.schedules.epilogue import once
 from striate.compiler.schedules.evaluation import Evaluator
 from striate.compiler.schedules.guards import Guard, guards
 from striate.compiler.target import Target
@@ -401,11 +402,15 @@ class _Pooling:
 
     def _finish(self, context: Context, pixel: int, values: list[Value]) -> None:
         """The epilogue and the stores of one pixel of a tile."""
-        column = self.window.column
-        if column is not None:
-            context = context.at(column, self.builder.add(context.places[column], pixel))
+        b, column, (first, stop) = self.builder, self.window.column, self.interior
         context = replace(context, known={self.window.reduction: values})
-        self._store(context, self.evaluator.values(self.expression, context))
+        if column is None:
+            self._store(context, self.evaluator.values(self.expression, context))
+            return
+        start, columns = context.places[column], self.tile.columns
+        context = context.at(column, b.add(start, pixel))
+        with once(b, pixel, (first - stop) % columns, start, stop - columns):
+            self._store(context, self.evaluator.values(self.expression, context))
 
     def _store(self, context: Context, values: list[Value]) -> None:
         b = self.builder
