@@ -1,47 +1,13 @@
-"""A batch in parts that stay in the cache: the graph for fewer images, run part after part.
-
-Where the activations of a whole batch outgrow the last-level cache, every kernel writes to memory
-what the next one reads from there. With few enough images at a time they meet in the cache; what it
-costs is that the weights are read once for each part.
-"""
+"""A batch in parts: the graph for fewer images, and programs one after another, part after part."""
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from striate.compiler.plan import Plan
+from striate.compiler.arena import Lifetime, allocate
 from striate.compiler.program import Pointer, Program, Step
-from striate.compiler.target import Target
 from striate.network.graph import Computed, Concatenated, Graph, Input, Known, Node
 from striate.notation.ir import Position, Read, Statement, walk
-
-# The share of the last-level cache for the activations of a part: weights pass through it, too.
-_SHARE = 0.5
-# Reading the weights again may take this much of the bytes that activations move in all.
-_WEIGHTS = 0.25
-# A step of the program for each kernel and part.
-_MOST_PARTS = 256
-
-
-def worthwhile_parts(plan: Plan, target: Target) -> int:
-    """Into how many parts to divide the batch; 1 where it fits, or where weights weigh more."""
-    batches = {given.shape[:1] for given in plan.graph.inputs}
-    if len(batches) != 1 or not (batch := next(iter(batches))) or batch[0] < 2:
-        return 1
-    if plan.arena_bytes <= target.l3:
-        return 1
-    images, budget = batch[0], _SHARE * target.l3
-    sizes = [n for n in range(1, images + 1) if images % n == 0 and images // n <= _MOST_PARTS]
-    fitting = [n for n in sizes if n * plan.arena_bytes <= budget * images]
-    parts = images // max(fitting, default=sizes[0])
-    weights = moved = 0
-    for work in plan.work:
-        for _, operand in work.node.operands:
-            if isinstance(operand, Known):
-                weights += 4 * math.prod(operand.shape)
-            else:
-                moved += 4 * math.prod(operand.shape)
-        moved += 4 * math.prod(work.node.shape)
-    return parts if (parts - 1) * weights <= _WEIGHTS * moved else 1
 
 
 def divided(graph: Graph, parts: int) -> Graph | None:
@@ -103,32 +69,60 @@ def _divided(node: Computed, parts: int) -> Statement | None:
     return Statement(equation, shapes, extents, (images, *statement.shape[1:]))
 
 
-def repeated(program: Program, parts: int) -> Program:
-    """The program for `parts` times the images: the same phases on one part after another."""
-    if parts == 1:
-        return program
-    sizes = {
-        "input": [4 * math.prod(shape) for _, shape in program.inputs],
-        "output": [4 * math.prod(shape) for shape in program.outputs],
-    }
+def chained(sections: Sequence[tuple[Program, int]]) -> Program:
+    """One program of several with their numbers of parts: each reads what the one before it wrote.
 
-    def moved(pointer: Pointer, part: int) -> Pointer:
-        if pointer.space not in sizes:
-            return pointer
-        return replace(pointer, offset=pointer.offset + part * sizes[pointer.space][pointer.index])
-
-    def step_of(step: Step, part: int) -> Step:
-        return replace(step, pointers=tuple(moved(pointer, part) for pointer in step.pointers))
-
-    phases = tuple(
-        tuple(step_of(step, part) for step in phase)
-        for part in range(parts)
-        for phase in program.phases
-    )
+    Every program's phases run on one part after another. What passes between two programs is kept
+    in the arena for all images.
+    """
+    lives, passing = [], []
+    for number, (program, parts) in enumerate(sections):
+        lives.append(Lifetime(program.arena_bytes, number, number))
+        passing.append(Lifetime(parts * 4 * math.prod(program.outputs[0]), number, number + 1))
+    places, arena = allocate([*lives, *passing[:-1]])
+    phases: list[tuple[Step, ...]] = []
+    for number, (program, parts) in enumerate(sections):
+        moves = {("arena", 0): _Move(Pointer("arena", 0, places[number]), 0)}
+        for index, (_, shape) in enumerate(program.inputs):
+            moves["input", index] = _Move(Pointer("input", index, 0), 4 * math.prod(shape))
+        for index, shape in enumerate(program.outputs):
+            moves["output", index] = _Move(Pointer("output", index, 0), 4 * math.prod(shape))
+        between = [Pointer("arena", 0, place) for place in places[len(sections) :]]
+        if number > 0:
+            moves["input", 0] = replace(moves["input", 0], start=between[number - 1])
+        if number < len(between):
+            moves["output", 0] = replace(moves["output", 0], start=between[number])
+        phases += [
+            tuple(_moved(step, moves, part) for step in phase)
+            for part in range(parts)
+            for phase in program.phases
+        ]
+    (first, before), (final, after) = sections[0], sections[-1]
     return replace(
-        program,
-        phases=phases,
-        parts=parts,
-        inputs=tuple((name, (parts * s[0], *s[1:])) for name, s in program.inputs),
-        outputs=tuple((parts * shape[0], *shape[1:]) for shape in program.outputs),
+        final,
+        phases=tuple(phases),
+        sections=tuple((len(program.phases), parts) for program, parts in sections),
+        arena_bytes=arena,
+        inputs=tuple((name, (before * s[0], *s[1:])) for name, s in first.inputs),
+        outputs=tuple((after * shape[0], *shape[1:]) for shape in final.outputs),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """Where memory of a section's program starts in the whole, and how far its parts lie apart."""
+
+    start: Pointer
+    nbytes: int
+
+
+def _moved(step: Step, moves: Mapping[tuple[str, int], _Move], part: int) -> Step:
+    """The step for that part; constants stay where they are."""
+    pointers = []
+    for pointer in step.pointers:
+        move = moves.get((pointer.space, pointer.index))
+        if move is not None:
+            offset = move.start.offset + part * move.nbytes + pointer.offset
+            pointer = replace(move.start, offset=offset)
+        pointers.append(pointer)
+    return replace(step, pointers=tuple(pointers))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from striate.compiler.batches import divided, repeated, worthwhile_parts
+from striate.compiler.batches import chained
 from striate.compiler.border import emit_border
 from striate.compiler.cache import code_cache
 from striate.compiler.codegen import version
@@ -18,6 +18,7 @@ from striate.compiler.preparation import Preparer
 from striate.compiler.program import Kernel, Pointer, Program, Step, View
 from striate.compiler.schedules import generic, planes, staged
 from striate.compiler.schedules.base import Emission, Task
+from striate.compiler.sections import Section, sections
 from striate.compiler.target import Target
 from striate.network.graph import Graph, Known, Node
 from striate.notation import multiply_adds, to_text
@@ -45,15 +46,20 @@ def compile_graph(
     target = target or Target.host()
     arrays = graph.arrays()
     graph = _transformed(graph, target, algorithm)
-    plan = make_plan(graph, target, algorithm, watched)
-    parts = 1 if watched else worthwhile_parts(plan, target)
-    part = divided(graph, parts) if parts > 1 else None
-    if part is not None:
-        plan = make_plan(part, target, algorithm)
+    found = [Section(graph, 1)] if watched else sections(graph, target)
     with Compilers(target) as compilers:
-        program = _Assembly(plan, target, Preparer(arrays), compilers).program()
-        program = _with_code(program, compilers.finish())
-    return program if part is None else repeated(program, parts)
+        kernels = _Kernels(target, compilers)
+        preparer = Preparer(arrays)
+        programs = []
+        for section in found:
+            plan = make_plan(section.graph, target, algorithm, watched)
+            programs.append((_Assembly(plan, preparer, kernels).program(), section.parts))
+        program = replace(
+            programs[0][0] if len(programs) == programs[0][1] == 1 else chained(programs),
+            kernels=tuple(kernels.made),
+            preparation=preparer.preparation(target, kernels.compiled),
+        )
+        return _with_code(program, compilers.finish())
 
 
 def arena_bytes(graph: Graph, target: Target | None = None, *, algorithm: str = "auto") -> int:
@@ -99,21 +105,54 @@ def _ir(emission: Emission, symbol: str) -> str:
 
 
 @dataclass(slots=True)
+class _Kernels:
+    """The kernels of a program, each made the first time it is asked for."""
+
+    target: Target
+    compilers: Compilers
+    made: list[Kernel] = field(default_factory=list)
+    emissions: dict[object, tuple[int, Emission]] = field(default_factory=dict)
+
+    def number(
+        self, key: object, emit: Callable[[], Emission], schedule: str, equation: str
+    ) -> tuple[int, Emission]:
+        """The number of the kernel for `key`, and what it was made of."""
+        if key not in self.emissions:
+            emission = emit()
+            self.emissions[key] = (len(self.made), emission)
+            self.made.append(self.compiled(key, emission, schedule, equation))
+        return self.emissions[key]
+
+    def compiled(self, key: object, emission: Emission, schedule: str, equation: str) -> Kernel:
+        """The kernel of an emission, whose code depends on `key` and the target alone.
+
+        Where the cache lacks the code it is on its way, and the kernel has none yet.
+        """
+        text = "\n".join((repr(key), version(), repr(self.target)))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        symbol = _symbol(digest)
+        write = partial(_ir, emission, symbol)
+        code = code_cache().get(digest)
+        if code is None:
+            self.compilers.add(digest, write)
+        scratch = emission.scratch_bytes
+        return Kernel(symbol, schedule, equation, emission.plan, write, code or b"", scratch)
+
+
+@dataclass(slots=True)
 class _Assembly:
-    """A program being put together from a plan."""
+    """A program being put together from a plan, with the kernels of all plans."""
 
     plan: Plan
-    target: Target
     preparer: Preparer
-    compilers: Compilers
-    kernels: list[Kernel] = field(default_factory=list)
-    emissions: dict[object, tuple[int, Emission]] = field(default_factory=dict)
+    kernels: _Kernels
     packed: dict[tuple[int, Statement | None], Pointer] = field(default_factory=dict)
     phases: dict[int, list[Step]] = field(default_factory=dict)
     extra_bytes: int = 0
     level: dict[int, int] = field(default_factory=dict)
 
     def program(self) -> Program:
+        """The program without its kernels and its preparation."""
         self.level = levels(self.plan.graph)
         for buffer in self.plan.buffers:
             if buffer.layout.halo != NO_HALO:
@@ -123,10 +162,10 @@ class _Assembly:
         graph = self.plan.graph
         watched = self.plan.watched
         return Program(
-            tuple(self.kernels),
+            (),
             tuple(tuple(self.phases[key]) for key in sorted(self.phases)),
             None,
-            self.preparer.preparation(self.target, self._compiled),
+            None,
             self.plan.arena_bytes + self.extra_bytes,
             tuple((node.name, node.shape) for node in graph.inputs),
             () if watched else tuple(node.shape for node in graph.outputs),
@@ -142,10 +181,10 @@ class _Assembly:
 
     def _add_border(self, layout: Layout, offset: int, phase: int) -> None:
         def emit() -> Emission:
-            return emit_border(layout, self.target)
+            return emit_border(layout, self.kernels.target)
 
         text = f"halo of {'x'.join(map(str, layout.shape))}"
-        kernel, emission = self._kernel(("border", layout), emit, "border", text)
+        kernel, emission = self.kernels.number(("border", layout), emit, "border", text)
         pointers = (Pointer("arena", 0, offset),)
         self._step(2 * phase, Step("(border)", kernel, emission.chunks, pointers, 0, 0))
 
@@ -153,7 +192,7 @@ class _Assembly:
         task, statement = work.task, work.node.statement
         text = to_text(statement.equation)
         key = (work.schedule.name, task)
-        kernel, emission = self._kernel(
+        kernel, emission = self.kernels.number(
             key, lambda: work.schedule.emit(task), work.schedule.name, text
         )
         pointers = [self._operand(name, work, emission) for name, _ in work.node.operands]
@@ -181,10 +220,10 @@ class _Assembly:
         if key not in self.packed:
             output = packing.equation.output.tensor
             layouts = ((name, work.task.layout(name)), (output, Layout.dense(packing.shape)))
-            task = Task(packing, layouts, self.target)
+            task = Task(packing, layouts, self.kernels.target)
             text = to_text(packing.equation)
             emit = partial(generic.emit, task)
-            kernel, packer = self._kernel(("generic", task), emit, "generic", text)
+            kernel, packer = self.kernels.number(("generic", task), emit, "generic", text)
             place = Pointer("arena", 0, self.plan.arena_bytes + self.extra_bytes)
             self.extra_bytes += -(-4 * math.prod(packing.shape) // 64) * 64
             moved = 8 * math.prod(packing.shape)
@@ -198,28 +237,3 @@ class _Assembly:
 
     def _step(self, phase: int, step: Step) -> None:
         self.phases.setdefault(phase, []).append(step)
-
-    def _kernel(
-        self, key: object, emit: Callable[[], Emission], schedule: str, equation: str
-    ) -> tuple[int, Emission]:
-        """The number of the kernel for `key`, made the first time it is asked for."""
-        if key not in self.emissions:
-            emission = emit()
-            self.emissions[key] = (len(self.kernels), emission)
-            self.kernels.append(self._compiled(key, emission, schedule, equation))
-        return self.emissions[key]
-
-    def _compiled(self, key: object, emission: Emission, schedule: str, equation: str) -> Kernel:
-        """The kernel of an emission, whose code depends on `key` and the target alone.
-
-        Where the cache lacks the code it is on its way, and the kernel has none yet.
-        """
-        text = "\n".join((repr(key), version(), repr(self.target)))
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        symbol = _symbol(digest)
-        write = partial(_ir, emission, symbol)
-        code = code_cache().get(digest)
-        if code is None:
-            self.compilers.add(digest, write)
-        scratch = emission.scratch_bytes
-        return Kernel(symbol, schedule, equation, emission.plan, write, code or b"", scratch)

@@ -74,9 +74,10 @@ class Program:
     """Phases run one after another; the steps and chunks within a phase run in any order.
 
     `constants` is the block of packed weights; where it is None, `preparation` makes it.
-    `arena_bytes` is all the memory that activations take (bytes). The phases hold those of one
-    part of the batch `parts` times over, one part after another. A program that is made to be
-    watched has `views` in the place of `outputs`.
+    `arena_bytes` is all the memory that activations take (bytes). `sections` are pairs: so many
+    phases for one part of the batch, which follow one another for so many parts; none stands for
+    one section of one part. A program that is made to be watched has `views` in the place of
+    `outputs`.
     """
 
     kernels: tuple[Kernel, ...]
@@ -86,8 +87,17 @@ class Program:
     arena_bytes: int
     inputs: tuple[tuple[str, Shape], ...]
     outputs: tuple[Shape, ...]
-    parts: int = 1
+    sections: tuple[tuple[int, int], ...] = ()
     views: tuple[View, ...] = ()
+
+    def repetitions(self) -> list[range]:
+        """For every phase of a part, in order, the numbers of the phases that repeat it."""
+        found, start = [], 0
+        for period, parts in self.sections or ((len(self.phases), 1),):
+            end = start + period * parts
+            found += [range(first, end, period) for first in range(start, start + period)]
+            start = end
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,15 +81,15 @@ def timed_phases(program: Program, seconds: Sequence[float]) -> list[Timed]:
     if len(seconds) != len(program.phases):
         raise ValueError(f"{len(seconds)} times for {len(program.phases)} phases")
     found = []
-    period = len(program.phases) // program.parts
-    for number, phase in enumerate(program.phases[:period]):
-        taken = sum(seconds[number::period])
+    for numbers in program.repetitions():
+        phase = program.phases[numbers[0]]
+        taken = sum(seconds[number] for number in numbers)
         # Borders and packing, in brackets, are named only where they have a phase to themselves.
         named = [step for step in phase if step.label and step.label[0] != "("] or phase
         labels = dict.fromkeys(step.label or "(copy)" for step in named)
         schedules = dict.fromkeys(program.kernels[step.kernel].schedule for step in named)
-        work = program.parts * sum(step.multiply_adds for step in phase)
-        moved = program.parts * sum(step.bytes_moved for step in phase)
+        work = len(numbers) * sum(step.multiply_adds for step in phase)
+        moved = len(numbers) * sum(step.bytes_moved for step in phase)
         found.append(Timed(" | ".join(labels), " | ".join(schedules), taken, work, moved))
     return found
 
@@ -100,16 +100,16 @@ def timed_steps(program: Program, phases: Sequence[Timed], limits: Limits) -> di
     Steps that run side by side share their phase's time as their least times say.
     """
     found: dict[str, Timed] = {}
-    for steps, phase in zip(program.phases, phases, strict=False):
+    for numbers, phase in zip(program.repetitions(), phases, strict=True):
         alone = [
             Timed(
                 step.label,
                 program.kernels[step.kernel].schedule,
                 0.0,
-                program.parts * step.multiply_adds,
-                program.parts * step.bytes_moved,
+                len(numbers) * step.multiply_adds,
+                len(numbers) * step.bytes_moved,
             )
-            for step in steps
+            for step in program.phases[numbers[0]]
         ]
         least = [one.least_seconds(limits) for one in alone]
         whole = sum(least)
