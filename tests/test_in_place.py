@@ -9,7 +9,7 @@ from kernel_harness import check as check_kernel
 from random_graphs import Weights, check, executable, inputs_for, random_graph
 
 import striate as st
-from striate.compiler.batches import divided, repeated
+from striate.compiler.batches import chained, divided
 from striate.compiler.compile import compile_graph
 from striate.compiler.plan import Plan, make_plan
 from striate.compiler.schedules import direct, grouped, im2col, staged, window, winograd
@@ -164,7 +164,7 @@ def test_a_batch_in_parts(batch: int) -> None:
     part = divided(graph, 3)
     assert part is not None
     assert overwritten(plan_of(*part.outputs)) == 3
-    made = Executable(repeated(compile_graph(part, algorithm="direct"), 3), 2)
+    made = Executable(chained([(compile_graph(part, algorithm="direct"), 3)]), 2)
     made.arena[...] = 0xFF
     arrays = inputs_for(graph)
     for _ in range(2):

@@ -41,6 +41,8 @@ def divided(graph: Graph, parts: int) -> Graph | None:
 def _divided(node: Computed, parts: int) -> Statement | None:
     """The node's statement for a part of the images, if image b of the output needs b alone."""
     statement = node.statement
+    if not statement.equation.output.access:
+        return None
     output, *others = statement.equation.output.access
     index = output.index
     if index is None:
