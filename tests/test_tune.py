@@ -137,7 +137,8 @@ def test_a_trial_takes_its_schedule_wherever_it_fits(store: Tuned) -> None:
         np.testing.assert_allclose(Executable(program, 1)(image)[0], expected, rtol=1e-4, atol=1e-5)
     with trial(None) as made:
         compile_graph(drawn)
-    assert {"0", "2", "3"} <= set(made.chosen)
+    # The pooling, "2", is part of the first convolution's kernel.
+    assert {"0", "3"} <= set(made.chosen)
 
 
 def test_only_what_is_clearly_faster_is_the_best() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from striate.compiler.schedules import (
@@ -18,6 +18,7 @@ from striate.compiler.schedules import (
 )
 from striate.compiler.schedules.base import Schedule
 from striate.compiler.schedules.contraction import match_contraction
+from striate.compiler.schedules.pooled import take_apart
 from striate.compiler.target import Target
 from striate.compiler.tuned import choice_key, tuned
 from striate.network.graph import Computed, Known
@@ -51,6 +52,16 @@ def choose(node: Computed, target: Target, algorithm: str = "auto") -> Schedule:
     found = candidates(node, target, algorithm)
     name = _wanted(node, target, algorithm, found)
     return next((schedule for schedule, _ in found if schedule.name == name), found[0][0])
+
+
+def pools(node: Computed, target: Target, algorithm: str = "auto") -> bool:
+    """Whether the schedule of a layer takes the pooling of its outputs as well."""
+    pooled = take_apart(node.statement)
+    if pooled.reduction is None:
+        return False
+    layer = replace(node, statement=pooled.layer)
+    alone, together = (candidates(one, target, algorithm)[0][0] for one in (layer, node))
+    return alone is together and alone is not generic
 
 
 def candidates(
@@ -121,6 +132,6 @@ def _wanted(
 
 def _weights_known(node: Computed) -> bool:
     """Whether the weights can be transformed before the run, once and for all."""
-    contraction = match_contraction(node.statement)
+    contraction = match_contraction(take_apart(node.statement).layer)
     operands = dict(node.operands)
     return contraction is not None and isinstance(operands[contraction.weight.tensor], Known)

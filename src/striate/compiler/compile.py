@@ -9,6 +9,7 @@ from functools import partial
 from striate.compiler.batches import chained
 from striate.compiler.border import emit_border
 from striate.compiler.cache import code_cache
+from striate.compiler.choose import pools
 from striate.compiler.codegen import version
 from striate.compiler.layout import NO_HALO, Layout
 from striate.compiler.parallel import Compilers
@@ -20,7 +21,7 @@ from striate.compiler.schedules import generic, planes, staged
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.sections import Section, sections
 from striate.compiler.target import Target
-from striate.network.graph import Graph, Known, Node
+from striate.network.graph import Computed, Graph, Known, Node
 from striate.notation import multiply_adds, to_text
 from striate.notation.ir import Statement
 from striate.transforms.features_last import features_last
@@ -94,8 +95,11 @@ def _transformed(graph: Graph, target: Target, algorithm: str) -> Graph:
     fused = fuse(pool_first(read_through(fold(graph), reorder=reorder), reorder=reorder))
     moved = features_last(fused)
 
-    def pays(nested: Statement) -> bool:
-        return planes.pays(nested, target) or staged.pays(nested, target)
+    def pays(nested: Computed) -> bool:
+        statement = nested.statement
+        if planes.pays(statement, target) or staged.pays(statement, target):
+            return True
+        return pools(nested, target, algorithm)
 
     return nest(fused if moved is fused else fuse(moved), pays)
 

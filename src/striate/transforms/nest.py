@@ -1,9 +1,10 @@
-"""Nest a layer in the sum of products that alone reads it: one equation where there were two."""
+"""Nest a layer in the product or pooling that alone reads it: one equation where there were two."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
 from striate.network.graph import Computed, Graph, Node, operands
+from striate.notation.count import multiply_adds
 from striate.notation.ir import (
     Affine,
     Apply,
@@ -29,13 +30,17 @@ from striate.transforms.rewrite import (
 )
 
 
-def nest(graph: Graph, pays: Callable[[Statement], bool]) -> Graph:
-    """Put producers that a pointwise product alone reads into its equation, where that `pays`.
+def nest(graph: Graph, pays: Callable[[Computed], bool]) -> Graph:
+    """Put producers that one product or pooling alone reads into its equation, where that `pays`.
 
         t[b,p,q,c] = relu(sum[u,v](D[u,v,c] * x[b,p+u,q+v,c]))
         y[b,p,q,j] = sum[c](W[c,j] * t[b,p,q,c])
     becomes
         y[b,p,q,j] = sum[c](W[c,j] * relu(sum[u,v](D[u,v,c] * x[b,p+u,q+v,c])))
+
+    and the greatest of windows of outputs, `y[b,p,q,j] = max[u,v](t[b,2*p+u,2*q+v,j])`, becomes
+
+        y[b,p,q,j] = max[u,v](relu(sum[r,s,i](W[r,s,i,j] * x[b,2*p+u+r,2*q+v+s,i])))
 
     No sum changes its order. `pays` is asked for the nested statement.
     """
@@ -46,30 +51,32 @@ def nest(graph: Graph, pays: Callable[[Statement], bool]) -> Graph:
         if not isinstance(drawn, Computed):
             return drawn
         nested = _nested(drawn, {id(new(o)) for o in operands(node) if uses[id(o)] == 1})
-        return nested if nested is not None and pays(nested.statement) else drawn
+        return nested if nested is not None and pays(nested) else drawn
 
     return rebuild(graph, change)
 
 
 def _nested(node: Computed, single: set[int]) -> Computed | None:
-    """`node` with the producer of its pointwise data in the place of them."""
+    """`node` with the producer of the data that it reduces in the place of them."""
     named = dict(node.operands)
-    for data in _factors(node.statement.equation.expression):
+    for data in _reduced(node.statement.equation.expression):
         producer = named[data.tensor]
         if isinstance(producer, Computed) and id(producer) in single:
             reader = _without_single_places(node, data)
-            for part in _factors(producer.statement.equation.expression):
+            for part in _reduced(producer.statement.equation.expression):
                 producer = _without_single_places(producer, part)
             return _inlined(reader, data.tensor, producer)
     return None
 
 
-def _factors(expression: Expression) -> list[Read]:
-    """The two reads of the one sum of products in `expression`; none if it isn't like that."""
-    sums = {node for node in outside_reductions(expression) if isinstance(node, Reduce)}
-    match list(sums):
+def _reduced(expression: Expression) -> list[Read]:
+    """What the one reduction in `expression` reads: two factors, or what it pools; else nothing."""
+    found = {node for node in outside_reductions(expression) if isinstance(node, Reduce)}
+    match list(found):
         case [Reduce("sum", _, Apply("multiply", (Read() as left, Read() as right)))]:
             return [right, left]
+        case [Reduce(_, _, Read() as data)]:
+            return [data]
         case _:
             return []
 
@@ -147,7 +154,8 @@ def _inlined(node: Computed, tensor: str, producer: Computed) -> Computed | None
         tuple(sizes.items()),
         outer.shape,
     )
-    return Computed(statement, tuple((name, operands[name]) for name in order), node.label)
+    label = node.label if multiply_adds(outer) else producer.label
+    return Computed(statement, tuple((name, operands[name]) for name in order), label)
 
 
 def _moved(

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 from striate.compiler.builder import Builder, Offset, Value
@@ -27,12 +28,8 @@ from striate.compiler.schedules.contraction import (
     match_contraction,
     packing,
 )
-from striate.compiler.schedules.epilogue import (
-    emit_epilogue,
-    fits_epilogue,
-    once,
-    outer_reads,
-)
+from striate.compiler.schedules.epilogue import emit_epilogue, fits_epilogue, once
+from striate.compiler.schedules.pooled import block_of, take_apart
 from striate.compiler.schedules.tiles import CACHE_LINE, Product, Tile, choose_tile, padded
 from striate.compiler.target import Target
 from striate.notation.ir import Affine, Read, Reduce, Statement
@@ -65,7 +62,7 @@ def seconds(statement: Statement, target: Target) -> float | None:
     contraction = _match(statement)
     if contraction is None:
         return None
-    return product_seconds(statement, contraction, target)
+    return product_seconds(take_apart(statement).layer, contraction, target)
 
 
 def product_seconds(statement: Statement, contraction: Contraction, target: Target) -> float:
@@ -82,17 +79,19 @@ def product_seconds(statement: Statement, contraction: Contraction, target: Targ
 def halo(statement: Statement) -> dict[str, Halo]:
     contraction = _match(statement)
     assert contraction is not None
-    margin = window_halo(statement, contraction.data)
+    margin = window_halo(take_apart(statement).layer, contraction.data)
     return {contraction.data.tensor: margin} if margin else {}
 
 
 def _match(statement: Statement) -> Contraction | None:
-    contraction = match_contraction(statement)
+    pooled = take_apart(statement)
+    contraction = match_contraction(pooled.layer)
     if contraction is None or contraction.feature is None or not contraction.rows:
         return None
-    if not fits_epilogue(statement) or not fits_layout(statement, contraction):
+    if not fits_epilogue(pooled.layer) or not fits_layout(pooled.layer, contraction):
         return None
-    return contraction
+    # Tiles hold whole windows along the last two axes.
+    return contraction if dict(pooled.windows).keys() <= {*contraction.rows[-2:]} else None
 
 
 def emit(task: Task) -> Emission:
@@ -108,14 +107,18 @@ class Direct:
     """
 
     def __init__(self, task: Task, contraction: Contraction, even: Sequence[Read] = ()) -> None:
-        self.task, self.contraction = task, contraction
+        self.pooled = take_apart(task.statement)
+        self.task = task = self.pooled.layer_task(task)
+        self.contraction = contraction
         self.extents = dict(task.statement.extents)
         assert contraction.feature is not None
         self.features = self.extents[contraction.feature]
         self.groups = self.extents[contraction.group] if contraction.group else 1
-        outside = outer_reads(task.statement.equation.expression) or []
-        self.tensors = [contraction.data, task.output, *[r for r in outside if r.access]]
+        outside = [read for read in self.pooled.outer_reads() if read.access]
+        self.tensors = [contraction.data, task.output, *outside]
         self.axes = self._merge(list(contraction.rows), [*self.tensors, *even])
+        *_, down, right = self.pooled.window(["", *[axis.indices[-1] for axis in self.axes]])
+        self.window = down, right
         self.tile, self.target = choose_tile(self._shape(), task.target, self._surplus)
         self.width = self.tile.vectors * self.target.lanes
         self.blocks = math.ceil(self.features / self.width)
@@ -129,13 +132,20 @@ class Direct:
         self.pointers: dict[str, Value] = {}
 
     def _merge(self, indices: list[str], reads: list[Read]) -> list[Axis]:
-        """Join neighbouring indices that step evenly in every read; drop those of size 1."""
+        """Join neighbouring indices that step evenly in every read; drop those of size 1.
+
+        Windows that are pooled end where their index does.
+        """
         axes: list[Axis] = []
         for index in [i for i in indices if self.extents[i] > 1] or indices[-1:]:
             size = self.extents[index]
-            if axes and all(
-                self.task.step(read, axes[-1].indices[-1]) == self.task.step(read, index) * size
-                for read in reads
+            if (
+                axes
+                and self.pooled.window(axes[-1].indices[-1:]) == (1,)
+                and all(
+                    self.task.step(read, axes[-1].indices[-1]) == self.task.step(read, index) * size
+                    for read in reads
+                )
             ):
                 axes[-1] = Axis((*axes[-1].indices, index), axes[-1].size * size)
             else:
@@ -148,7 +158,7 @@ class Direct:
     def _shape(self) -> Product:
         rows = self.axes[-2].size if len(self.axes) > 1 else 1
         pitch = self._step(self.contraction.data, self.axes[-1])
-        return Product(rows, self.axes[-1].size, self.features, self._terms(), pitch)
+        return Product(rows, self.axes[-1].size, self.features, self._terms(), pitch, self.window)
 
     def _surplus(self, tile: Tile, target: Target) -> float:
         """How much longer the work takes for other reasons than the tile's size."""
@@ -273,16 +283,18 @@ class Direct:
         than the processor looks ahead. Asked for at once, so many lines would keep the products'
         own waiting.
         """
-        b, tile = self.builder, self.tile
+        b, (down, right) = self.builder, self.window
+        rows, columns = self.tile.rows // down, self.tile.columns // right
         lines = math.ceil(self.width * 4 / CACHE_LINE)
-        count = tile.pixels * lines
+        count = rows * columns * lines
         each = math.ceil(count / parts)
         for k in range(each):
             number = b.minimum(b.add(b.multiply(part, each), k), count - 1)
             pixel, line = b.divide(number, lines), b.remainder(number, lines)
-            place = [(self.axes[-1], b.remainder(pixel, tile.columns) if tile.rows > 1 else pixel)]
-            if tile.rows > 1:
-                place.append((self.axes[-2], b.divide(pixel, tile.columns)))
+            column = b.remainder(pixel, columns) if rows > 1 else pixel
+            place = [(self.axes[-1], b.multiply(column, right))]
+            if rows > 1:
+                place.append((self.axes[-2], b.multiply(b.divide(pixel, columns), down)))
             for read, origin in origins.items():
                 if not self._step(read, self.axes[-1]):
                     continue
@@ -394,38 +406,46 @@ class Direct:
         features: int,
     ) -> None:
         b, tile, axes = self.builder, self.tile, self._outer_tiles()[-2:]
-        for number, place in enumerate(product(range(tile.rows), range(tile.columns))):
+        places = product(range(tile.rows), range(tile.columns))
+        totals = {at: sums[n * tile.vectors :][: tile.vectors] for n, at in enumerate(places)}
+        down, right = self.window
+        for place in product(range(0, tile.rows, down), range(0, tile.columns, right)):
             with ExitStack() as stack:
                 for at, (axis, size, _) in zip(place[-len(axes) :], axes, strict=True):
                     overlap, last = -axis.size % size, axis.size - size
                     stack.enter_context(once(b, at, overlap, start[axis], last))
-                pixel = sums[number * tile.vectors :][: tile.vectors]
-                self._store_pixel(pixel, place, origins, features)
+                window = {at: totals[at] for at in block_of(place, self.window)}
+                self._store_window(window, origins, features)
 
-    def _store_pixel(
+    def _store_window(
         self,
-        sums: list[Value],
-        place: tuple[int, int],
+        sums: dict[tuple[int, int], list[Value]],
         origins: dict[Read, Offset],
         features: int,
     ) -> None:
+        """Store what is pooled from the vectors of some pixels, by their places in the tile."""
         b, task, lanes = self.builder, self.task, self.target.lanes
-        for vector, total in enumerate(sums):
+
+        def address(at: tuple[int, int], vector: int, read: Read) -> tuple[Value, Offset]:
+            pointer = self.pointers[read.tensor]
+            if not read.access:
+                return pointer, task.base(read)
+            along = lanes * 4 if read.access[-1] == task.output.access[-1] else 0
+            return pointer, b.add(origins[read], self._pixel(read, *at) + vector * along)
+
+        for vector in range(self.tile.vectors):
             rest = features - vector * lanes
             if rest <= 0:
                 continue
             bound = rest if rest < lanes else None
-
-            def address(read: Read, v: int = vector) -> tuple[Value, Offset]:
-                pointer = self.pointers[read.tensor]
-                if not read.access:
-                    return pointer, task.base(read)
-                along = lanes * 4 if read.access[-1] == task.output.access[-1] else 0
-                return pointer, b.add(origins[read], self._pixel(read, *place) + v * along)
-
-            reduced: dict[Reduce, Value] = {self.contraction.reduction: total}
-            result = emit_epilogue(b, task, reduced, address, bound)
-            pointer, offset = address(task.output)
+            outputs = []
+            for at, totals in sums.items():
+                reduced: dict[Reduce, Value] = {self.contraction.reduction: totals[vector]}
+                here = partial(address, at, vector)
+                outputs.append(emit_epilogue(b, task, reduced, here, bound))
+            here = partial(address, min(sums), vector)
+            result = self.pooled.emit(b, task, outputs, here, bound)
+            pointer, offset = here(task.output)
             b.store(result, b.at(pointer, offset), bound)
 
     def _packing(self) -> Statement:

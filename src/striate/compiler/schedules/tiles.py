@@ -29,7 +29,8 @@ class Tile:
 class Product:
     """`rows` x `columns` pixels, `pitch` bytes apart along a row, by `features`.
 
-    `terms` is the length of one output's sum.
+    `terms` is the length of one output's sum, `window` the rows and columns that are pooled: a tile
+    holds whole windows.
     """
 
     rows: int
@@ -37,6 +38,7 @@ class Product:
     features: int
     terms: int
     pitch: int
+    window: tuple[int, int] = (1, 1)
 
 
 # How much longer the work takes with a tile for reasons that are the caller's.
@@ -72,11 +74,13 @@ def _best_tile(product: Product, target: Target, surplus: Surplus) -> tuple[Tile
     """The best tile of whole vectors, and its cycles for each term of a pixel."""
     vectors = math.ceil(product.features / target.lanes)
     budget = target.registers - 1
-    best, least = Tile(1, 1, 1), math.inf
+    down, right = product.window
+    best, least = Tile(down, right, 1), math.inf
     for v in range(1, min(vectors, 8) + 1):
-        for r in {1, min(2, product.rows), min(4, product.rows)}:
-            for c in range(1, min(product.columns, (budget - v) // (r * v)) + 1):
-                if r > 1 and c < product.columns:
+        for r in {min(down * n, product.rows) for n in (1, 2, 4)}:
+            most = min(product.columns, (budget - v) // (r * v))
+            for c in range(right, most + 1, right):
+                if r > down and c < product.columns:
                     continue
                 tile = Tile(r, c, v)
                 # What is wasted bounds the cost from below, and most tiles waste too much.

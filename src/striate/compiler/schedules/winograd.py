@@ -28,6 +28,7 @@ from striate.compiler.schedules.contraction import (
     packing,
 )
 from striate.compiler.schedules.epilogue import fits_epilogue
+from striate.compiler.schedules.pooled import take_apart
 from striate.compiler.schedules.winograd_blocking import Blocking, Window, choose_blocking
 from striate.compiler.schedules.winograd_kernel import Kernel
 from striate.compiler.target import Target
@@ -59,6 +60,8 @@ def _best(statement: Statement) -> Window:
 
 def _windows(statement: Statement) -> list[Window]:
     """The statement as a dense convolution, in tiles of each size; [] if it isn't one."""
+    pooled = take_apart(statement)
+    statement = pooled.layer
     contraction = match_contraction(statement)
     if contraction is None or contraction.group or not contraction.feature:
         return []
@@ -81,9 +84,13 @@ def _windows(statement: Statement) -> list[Window]:
     outer = tuple((index, extents[index]) for index in contraction.rows[:-2])
     size, channels = (extents[p], extents[q]), extents[contraction.channel]
     features, stride = extents[contraction.feature], (down, right)
+    pool = pooled.window((p, q))
+    if math.prod(pool) < math.prod(pooled.window(contraction.rows)):
+        return []
     return [
-        Window(contraction, outer, (p, q), size, taps, stride, tile, channels, features)
+        Window(pooled, contraction, outer, (p, q), size, taps, stride, tile, channels, features)
         for tile in _tiles(taps, stride, size, math.prod(count for _, count in outer))
+        if not any(m % n for m, n in zip(tile, pool, strict=True))
     ]
 
 
@@ -132,6 +139,7 @@ def emit(task: Task) -> Emission:
 
 
 def emission(task: Task, window: Window, blocking: Blocking) -> Emission:
+    task = window.pooled.layer_task(task)
     kernel = Kernel(task, window, blocking)
     chunks = -(-window.tiles // blocking.span) * blocking.parts
     (m, n), (r, s), (down, right) = window.tile, window.reach, window.phases

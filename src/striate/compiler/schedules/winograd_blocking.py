@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import product
 
 from striate.compiler.schedules.contraction import Contraction
+from striate.compiler.schedules.pooled import Pooled
 from striate.compiler.target import Target
 from striate.compiler.toom_cook import Algorithm, algorithm
 
@@ -31,9 +32,11 @@ class Window:
     """F(m x n, r x s) on one convolution: `tile` is (m, n), `taps` (r, s), `grid` the tiles.
 
     `pixels` are the output indices of rows and columns, `size` their extents, `outer` the indices
-    before them with theirs.
+    before them with theirs. `pooled` says which windows of outputs are pooled; a tile holds whole
+    ones.
     """
 
+    pooled: Pooled
     contraction: Contraction
     outer: tuple[tuple[str, int], ...]
     pixels: tuple[str, str]
@@ -66,6 +69,12 @@ class Window:
     @property
     def grid(self) -> tuple[int, int]:
         rows, columns = (math.ceil(n / m) for n, m in zip(self.size, self.tile, strict=True))
+        return rows, columns
+
+    @property
+    def pool(self) -> tuple[int, int]:
+        """The rows and columns of outputs that are pooled into one."""
+        rows, columns = self.pooled.window(self.pixels)
         return rows, columns
 
     @property
@@ -190,10 +199,10 @@ def fetches_windows(window: Window, target: Target, blocking: Blocking) -> bool:
 
 def fetches_outputs(window: Window, target: Target) -> bool:
     """Whether outputs' cache lines are brought near: if the second-level cache can't hold all."""
-    return _is_far(window, target, window.features)
+    return _is_far(window, target, window.features / math.prod(window.pool))
 
 
-def _is_far(window: Window, target: Target, channels: int) -> bool:
+def _is_far(window: Window, target: Target, channels: float) -> bool:
     """Whether an image of so many channels outgrows the second-level cache."""
     return 4 * math.prod(window.size) * channels > target.l2
 

@@ -19,12 +19,14 @@ outputs go to: pixel n of each with product n.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import product
 
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.schedules.base import Task
 from striate.compiler.schedules.chunks import share
-from striate.compiler.schedules.epilogue import emit_epilogue, outer_reads
+from striate.compiler.schedules.epilogue import emit_epilogue
+from striate.compiler.schedules.pooled import block_of
 from striate.compiler.schedules.winograd_blocking import (
     Blocking,
     Window,
@@ -228,7 +230,9 @@ class Kernel:
         panels = blocking.panels // blocking.parts
         count = math.ceil(blocking.rows / panels)
         first = b.add(tile, b.multiply(b.remainder(panel, panels), count))
-        pixel = b.at(self.pointers[data.tensor], self._pixel(data, n, self.window.sides[1]))
+        breadth = self.window.sides[1]
+        pixel = self._pixel(data, b.divide(n, breadth), b.remainder(n, breadth))
+        pixel = b.at(self.pointers[data.tensor], pixel)
         places = [self._place(b.add(first, blocking.block + k)) for k in range(count)]
         return [b.at(pixel, self._position(data, place)) for place in places]
 
@@ -237,19 +241,21 @@ class Kernel:
         b, output, window = self.builder, self.task.output, self.window
         if not self.fetches_outputs:
             return
-        with b.when(b.emit(f"icmp slt i64 {n}, {math.prod(window.tile)}")):
-            pixel = self._pixel(output, n, window.tile[1])
+        down, right = window.pool
+        rows, columns = (m // w for m, w in zip(window.tile, window.pool, strict=True))
+        with b.when(b.emit(f"icmp slt i64 {n}, {rows * columns}")):
+            row, column = b.divide(n, columns), b.remainder(n, columns)
+            pixel = self._pixel(output, b.multiply(row, down), b.multiply(column, right))
             pixel = b.at(self.pointers[output.tensor], b.add(pixel, b.multiply(panel, self.width)))
             for row in range(self.blocking.rows):
                 place = b.at(pixel, self._position(output, self._place(b.add(tile, row))))
                 for offset in range(0, self.width, CACHE_LINE):
                     b.prefetch(b.at(place, offset), level=2)
 
-    def _pixel(self, read: Read, n: Value, breadth: int) -> Offset:
-        """The byte offset of pixel `n` of a window or tile that has `breadth` in a row."""
+    def _pixel(self, read: Read, row: Offset, column: Offset) -> Offset:
+        """The byte offset of a pixel of a window or tile from its first."""
         b = self.builder
         down, right = (self.task.step(read, index) for index in self.window.pixels)
-        row, column = b.divide(n, breadth), b.remainder(n, breadth)
         return b.add(b.multiply(row, down), b.multiply(column, right))
 
     def _phases_at(self, n: Value) -> tuple[Offset, Offset]:
@@ -361,7 +367,10 @@ class Kernel:
     def _output_vector(
         self, source: Value, feature: Offset, place: dict[str, Offset], lanes: int | None
     ) -> None:
-        """One vector of features of one tile: A' M A, then the epilogue of each output."""
+        """One vector of features of one tile: A' M A, then the epilogue of each output.
+
+        Windows of them are pooled before they are stored.
+        """
         b, (height, breadth) = self.builder, self.window.sides
         loaded = (
             [b.load(b.at(source, (r * breadth + c) * self.width)) for r in range(height)]
@@ -374,13 +383,16 @@ class Kernel:
             offset = self._position(read, place)
             along = read.access[-1] == self.task.output.access[-1]
             origin[read] = b.add(offset, feature) if along else offset
-        for r, line in enumerate(lines):
-            for c, value in enumerate(line):
+        down, right = self.window.pool
+        for number, band in enumerate(zip(*[lines] * down, strict=True)):
+            r = number * down
+            for c in range(0, len(band[0]), right):
+                outputs = {at: band[at[0] - r][at[1]] for at in block_of((r, c), (down, right))}
                 with self._inside((r, c), place):
-                    self._store(value, (r, c), origin, lanes)
+                    self._store(outputs, origin, lanes)
 
     def _epilogue_reads(self) -> list[Read]:
-        found = outer_reads(self.task.statement.equation.expression) or []
+        found = self.window.pooled.outer_reads()
         return [*dict.fromkeys([*(read for read in found if read.access), self.task.output])]
 
     @contextmanager
@@ -399,20 +411,27 @@ class Kernel:
             yield
 
     def _store(
-        self, total: Value, at: tuple[int, int], origin: dict[Read, Offset], lanes: int | None
+        self,
+        outputs: dict[tuple[int, int], Value],
+        origin: dict[Read, Offset],
+        lanes: int | None,
     ) -> None:
+        """Store the outputs of one window, by their places in the tile."""
         b, task = self.builder, self.task
 
-        def address(read: Read) -> tuple[Value, Offset]:
+        def address(at: tuple[int, int], read: Read) -> tuple[Value, Offset]:
             pointer = self.pointers[read.tensor]
             if not read.access:
                 return pointer, task.base(read)
-            steps = [task.step(read, index) for index in self.window.pixels]
-            offset = sum(n * step for n, step in zip(at, steps, strict=True))
-            return pointer, b.add(origin[read], offset)
+            return pointer, b.add(origin[read], self._pixel(read, *at))
 
-        result = emit_epilogue(b, task, {self.contraction.reduction: total}, address, lanes)
-        pointer, offset = address(task.output)
+        values = [
+            emit_epilogue(b, task, {self.contraction.reduction: total}, partial(address, at), lanes)
+            for at, total in outputs.items()
+        ]
+        here = partial(address, min(outputs))
+        result = self.window.pooled.emit(b, task, values, here, lanes)
+        pointer, offset = here(task.output)
         b.store(result, b.at(pointer, offset), lanes)
 
 
