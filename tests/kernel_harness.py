@@ -78,7 +78,8 @@ class Loaded:
 
     def __init__(self, ir: str, target: Target) -> None:
         (self._function,) = load([ObjectCode("kernel", object_code(ir, target))])
-        kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
+        number = ctypes.c_int64
+        kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, number, ctypes.c_void_p, number)
         self.call = kind(self._function.address)
 
 
@@ -142,7 +143,7 @@ def run(
     start = -int(scratch.ctypes.data) % 64
     aligned = int(scratch.ctypes.data) + start
     for chunk in reversed(range(emission.chunks)):
-        loaded.call(ctypes.addressof(pointers), chunk, aligned)
+        loaded.call(ctypes.addressof(pointers), chunk, aligned, max(chunk - 1, 0))
     beyond = scratch[start + emission.scratch_bytes :]
     assert (beyond == _GUARD).all(), "memory behind the scratch memory was written"
     for buffer, (name, _) in zip(buffers, task.layouts, strict=True):

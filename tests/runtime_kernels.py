@@ -14,7 +14,7 @@ BLOCK = 16
 
 # Block c of y is block c of x plus one.
 _ADVANCE = """
-define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next) {
   %x.at = getelementptr ptr, ptr %pointers, i64 0
   %y.at = getelementptr ptr, ptr %pointers, i64 1
   %x = load ptr, ptr %x.at
@@ -31,7 +31,7 @@ define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
 
 # Block c of y is block n-1-c of x plus one, by way of scratch memory.
 _REVERSE = """
-define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next) {
   %y.at = getelementptr ptr, ptr %pointers, i64 1
   %last.at = getelementptr ptr, ptr %pointers, i64 2
   %x = load ptr, ptr %pointers
@@ -55,7 +55,7 @@ define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
 
 # As _ADVANCE, but the block waits in scratch memory for `pointers[2][0]` turns of a loop.
 _SLOW = """
-define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next) {
   %y.at = getelementptr ptr, ptr %pointers, i64 1
   %n.at = getelementptr ptr, ptr %pointers, i64 2
   %x = load ptr, ptr %pointers
@@ -85,7 +85,7 @@ end:
 
 # y = x * pointers[2][0] for one block: shows how denormals are treated.
 _SCALE = """
-define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next) {
   %y.at = getelementptr ptr, ptr %pointers, i64 1
   %a.at = getelementptr ptr, ptr %pointers, i64 2
   %x = load ptr, ptr %pointers
@@ -102,9 +102,10 @@ define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
 }
 """
 
-# Block c of y begins with the address of the scratch memory, after some turns as in _SLOW.
+# Block c of y begins with the address of the scratch memory and the number of the chunk to come,
+# after some turns as in _SLOW.
 _SIGN = """
-define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch) {
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next) {
   %y.at = getelementptr ptr, ptr %pointers, i64 1
   %n.at = getelementptr ptr, ptr %pointers, i64 2
   %y = load ptr, ptr %y.at
@@ -122,6 +123,8 @@ end:
   %i = mul i64 %chunk, 16
   %d = getelementptr float, ptr %y, i64 %i
   store ptr %scratch, ptr %d, align 4
+  %e = getelementptr i64, ptr %d, i64 1
+  store i64 %next, ptr %e, align 4
   ret void
 }
 """

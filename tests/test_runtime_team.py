@@ -115,7 +115,7 @@ def _wake(of: Team) -> None:
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("threads", [2, 3, 5])
 def test_even_threads_take_the_front_and_odd_ones_the_back(threads: int, steps: int) -> None:
-    """Of every step, whenever the threads come and however many are awake."""
+    """Of every step, whenever the threads come and however many are awake; they know their next."""
     share, helped, runs = 13, False, 0
     run = Executable(chain(5, steps * share, "sign", 3000, steps), threads)
     # On a busy machine it takes a while until another thread comes in time.
@@ -128,6 +128,8 @@ def test_even_threads_take_the_front_and_odd_ones_the_back(threads: int, steps: 
         assert set(thread) <= set(range(threads))
         odd = (thread % 2).reshape(steps, share)
         np.testing.assert_array_equal(odd, np.sort(odd, axis=1))
+        following = np.clip(np.arange(share) + 1 - 2 * odd, 0, share - 1)
+        np.testing.assert_array_equal(y.view(np.int64)[:, 1].reshape(steps, share), following)
         helped |= bool(odd.any()) and not odd.all()
     assert helped
 

@@ -282,7 +282,7 @@ def test_weights_of_few_pixels_are_asked_for_ahead(target: str) -> None:
         return code(emission).count("call  void @llvm.prefetch")
 
     weights = 4 * 41 * 300
-    in_cache, from_memory, no_room = (prefetches(l2) for l2 in (2 * weights, weights, 64))
+    in_cache, from_memory, no_room = (prefetches(l2) for l2 in (5 * weights, 3 * weights, 64))
     assert from_memory > in_cache
     assert no_room == in_cache
 

@@ -312,7 +312,8 @@ class Builder:
         body = "\n".join(self._lines)
         declarations = "\n".join(self._declarations)
         return (
-            f"define void @{symbol}(ptr noalias %pointers, i64 %chunk, ptr noalias %scratch) {{\n"
+            f"define void @{symbol}(ptr noalias %pointers, i64 %chunk, ptr noalias %scratch, "
+            f"i64 %next) {{\n"
             f"entry:\n{body}\n  ret void\n}}\n{declarations}\n!0 = !{{}}\n"
         )
 

@@ -8,7 +8,8 @@ begin when `done` reaches its `gate`: no thread is waited for, only work.
 
 Even threads take the chunks of a step from its front and odd ones from its back, until they meet.
 So a core mostly reads what it wrote in the step before, and not what lies in another core's cache.
-The low bits of `claim` count the chunks that were taken from the back of the step at hand.
+The low bits of `claim` count the chunks that were taken from the back of the step at hand. A kernel
+is told the neighbour that its thread will most likely take next.
 
 A run is open while `epoch` is odd. A worker that joins copies what the run's line holds, puts the
 job into its slot and then looks again whether the epoch is still the same; if so, the job's memory
@@ -73,6 +74,7 @@ def team_ir(architecture: str) -> str:
         (
             _cpu(architecture),
             _WAITING,
+            _WITHIN,
             _WALKING,
             _JOINING,
             _SERVING,
@@ -202,6 +204,18 @@ out:
 """
 
 
+# within: the number of the chunk nearest to %number that a step of so many %chunks has.
+_WITHIN = """
+define internal i64 @within(i64 %number, i64 %chunks) alwaysinline {
+  %last = sub i64 %chunks, 1
+  %low = call i64 @llvm.smax.i64(i64 %number, i64 0)
+  %found = call i64 @llvm.smin.i64(i64 %low, i64 %last)
+  ret i64 %found
+}
+declare i64 @llvm.smax.i64(i64, i64)
+declare i64 @llvm.smin.i64(i64, i64)
+"""
+
 # walk: claim and do chunks from the step at %start on, until all below the limit are taken.
 _WALKING = f"""
 define internal void @walk(ptr %ctx, i64 %thread, ptr %start, i64 %base, i64 %limit, \
@@ -260,7 +274,11 @@ do:
   %place = select i1 %from.back, i64 %end, i64 %chunk
   %place.in.step = sub i64 %place, %first
   %piece = sub i64 %place.in.step, %back.next
-  call void %function(ptr %pointers, i64 %piece, ptr %scratch)
+  %direction = select i1 %from.back, i64 -1, i64 1
+  %following = add i64 %piece, %direction
+  %chunks = sub i64 %end, %first
+  %next = call i64 @within(i64 %following, i64 %chunks)
+  call void %function(ptr %pointers, i64 %piece, ptr %scratch, i64 %next)
   %last.number = add i64 %phase.end, %base
   %before = atomicrmw add ptr %done, i64 1 seq_cst
   br label %did
@@ -531,7 +549,10 @@ do:
 {_field("pointers", "step", 8 * STEP_POINTERS, "ptr")}
 {_field("first", "step", 8 * STEP_FIRST)}
   %piece = sub i64 %chunk, %first
-  call void %function(ptr %pointers, i64 %piece, ptr %scratch)
+  %following = add i64 %piece, 1
+  %chunks = sub i64 %end, %first
+  %next = call i64 @within(i64 %following, i64 %chunks)
+  call void %function(ptr %pointers, i64 %piece, ptr %scratch, i64 %next)
   %chunk.next = add i64 %chunk, 1
   br label %look
 out:

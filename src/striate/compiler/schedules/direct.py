@@ -100,6 +100,14 @@ def emit(task: Task) -> Emission:
     return Direct(task, contraction).emission()
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The `number` of a tile among those of its panel, and the panel `following` that one."""
+
+    number: Offset
+    following: Offset
+
+
 class Direct:
     """One emission; the fields are the decisions.
 
@@ -208,9 +216,15 @@ class Direct:
                 with b.loop(first_panel, last_panel) as panel:
                     self._tile(panel.index, start)
         else:
-            with b.loop(first_panel, last_panel) as panel, b.loop(first, last) as tile:
-                number = b.add(tile.index, b.multiply(first, -1))
-                self._tile(panel.index, self._decode(tile.index, tiles), number)
+            next_chunk = b.divide("%next", row_chunks)
+            next_panel, _ = share(b, next_chunk, panel_chunks, self.panels)
+            with b.loop(first_panel, last_panel) as panel:
+                inner = b.add(panel.index, 1)
+                more = b.emit(f"icmp slt i64 {inner}, {last_panel}")
+                following = b.emit(f"select i1 {more}, i64 {inner}, i64 {next_panel}")
+                with b.loop(first, last) as tile:
+                    turn = Turn(b.add(tile.index, b.multiply(first, -1)), following)
+                    self._tile(panel.index, self._decode(tile.index, tiles), turn)
         return b
 
     def _decode(self, tile: Value, tiles: list[tuple[Axis, int, int]]) -> dict[Axis, Offset]:
@@ -238,17 +252,16 @@ class Direct:
 
     # The code of one tile
 
-    def _tile(self, panel: Value, start: dict[Axis, Offset], number: Offset | None = None) -> None:
-        """The tile that begins at `start`, by a panel of features; `number` in the panel's turn."""
+    def _tile(self, panel: Value, start: dict[Axis, Offset], turn: Turn | None = None) -> None:
+        """The tile that begins at `start`, by a panel of features."""
         b, data = self.builder, self.contraction.data
         group, block = b.divide(panel, self.blocks), b.remainder(panel, self.blocks)
         taps = [i for i in self.contraction.reduction.indices if i != self.contraction.channel]
         order = [*taps, *([self.contraction.channel] if self.contraction.channel else [])]
         runs = self._merge(order, [data])
         panel_bytes = math.prod(run.size for run in runs) * self.width * 4
-        weights = b.at(
-            self.pointers[self.contraction.weight.tensor], b.multiply(panel, panel_bytes)
-        )
+        packed = self.pointers[self.contraction.weight.tensor]
+        weights = b.at(packed, b.multiply(panel, panel_bytes))
         offset = self._position(data, start)
         if self.contraction.group:
             offset = b.add(offset, b.multiply(group, self.task.step(data, self.contraction.group)))
@@ -257,8 +270,9 @@ class Direct:
 
         def fetch(part: Offset, parts: int) -> None:
             self._prefetch(origins, part, parts)
-            if number is not None and len(runs) == 1:
-                self._prefetch_panel(b.at(weights, panel_bytes), panel_bytes, number, part, parts)
+            if turn is not None and len(runs) == 1:
+                following = b.at(packed, b.multiply(turn.following, panel_bytes))
+                self._prefetch_panel(following, panel_bytes, turn.number, part, parts)
 
         if runs[-1].size <= STRAIGHT:
             self._prefetch(origins, 0, 1)
@@ -308,13 +322,12 @@ class Direct:
     ) -> None:
         """Ask for a part of the panel to come, where weights come from memory for a few tiles.
 
-        The first tile would wait for them: it needs them faster than the memory gives.
+        The first tile would wait for them: it needs them faster than the memory gives. What is a
+        small part of the second-level cache may have stayed there.
         """
-        b, lines = self.builder, nbytes // CACHE_LINE
+        b, lines, room = self.builder, nbytes // CACHE_LINE, self.target.l2
         rounds = math.ceil(self.total / self.row_chunks) * parts
-        if nbytes * self.panels <= self.target.l2 or 2 * nbytes > self.target.l2:
-            return
-        if 2 * lines < rounds:
+        if nbytes * self.panels <= room // 4 or nbytes > room // 2 or 2 * lines < rounds:
             return
         each = math.ceil(lines / rounds)
         first = b.multiply(b.add(b.multiply(number, parts), part), each)

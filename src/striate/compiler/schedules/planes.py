@@ -20,7 +20,7 @@ from striate.compiler.layout import NO_HALO, Halo, Layout
 from striate.compiler.schedules import direct, grouped, grouped_tile
 from striate.compiler.schedules.base import Emission, Task, window_halo
 from striate.compiler.schedules.contraction import match_contraction
-from striate.compiler.schedules.direct import Axis, Direct
+from striate.compiler.schedules.direct import Axis, Direct, Turn
 from striate.compiler.schedules.epilogue import outer_reads
 from striate.compiler.schedules.staging import statement_of
 from striate.compiler.schedules.tiles import Tile
@@ -175,6 +175,7 @@ class _Planes(Direct):
         contraction = replace(contraction, rows=tuple(rows))
         super().__init__(self._with_plane(target, 4 * target.lanes), contraction)
         self.task = self._with_plane(target, 4 * self.width)
+        self.row_chunks = 1
 
     def _target(self, target: Target, parts: Parts) -> Target:
         """The target, with half vectors if they cut the features into chunks more evenly."""
@@ -227,12 +228,13 @@ class _Planes(Direct):
             self.pointers[tensor] = b.argument(position)
         self.pointers[self.task.output.tensor] = "%scratch"
         image, panel = b.divide("%chunk", self.panels), b.remainder("%chunk", self.panels)
+        following = b.remainder("%next", self.panels)
         self._zero_margin()
         with b.loop(0, self.parts.outer.shape[1], 1, [("i64", "0")]) as line:
             ready = str(self._tiles_before(line.index))
             with b.loop(line.values[0], ready, maybe_empty=True) as tile:
                 start = {self.batch: image, **self._decode(tile.index, self._outer_tiles())}
-                self._tile(str(panel), start)
+                self._tile(str(panel), start, Turn(tile.index, following))
             line.following = [ready]
             self._convolve(image, panel, line.index)
         return b
