@@ -25,7 +25,7 @@ class Pointer:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Machine code for one statement: `void symbol(ptr pointers, i64 chunk, ptr scratch, i64 next)`.
+    """Machine code for a statement: `void symbol(ptr pointers, i64 chunk, ptr scratch, i64 next)`.
 
     `pointers` is the step's array of addresses, `scratch` the calling thread's own memory of at
     least `scratch_bytes` bytes, aligned to 64. `next` is the chunk that the thread takes after this
