@@ -19,10 +19,11 @@ from striate.compiler.layout import Halo
 from striate.compiler.schedules.addressing import Context
 from striate.compiler.schedules.base import Emission, Task, window_halo
 from striate.compiler.schedules.contraction import Contraction, match_contraction
-from striate.compiler.schedules.direct import Axis, product_seconds
+from striate.compiler.schedules.direct import product_seconds
 from striate.compiler.schedules.epilogue import fits_epilogue
 from striate.compiler.schedules.evaluation import Evaluator
 from striate.compiler.schedules.staging import Staging, cut
+from striate.compiler.schedules.tiling import Axis
 from striate.compiler.target import Target
 from striate.notation.ir import Statement
 

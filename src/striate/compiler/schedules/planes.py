@@ -20,10 +20,11 @@ from striate.compiler.layout import NO_HALO, Halo, Layout
 from striate.compiler.schedules import direct, grouped, grouped_tile
 from striate.compiler.schedules.base import Emission, Task, window_halo
 from striate.compiler.schedules.contraction import match_contraction
-from striate.compiler.schedules.direct import Axis, Direct, Turn
+from striate.compiler.schedules.direct import Direct, Turn
 from striate.compiler.schedules.epilogue import outer_reads
 from striate.compiler.schedules.staging import statement_of
 from striate.compiler.schedules.tiles import Tile
+from striate.compiler.schedules.tiling import Axis
 from striate.compiler.target import Target
 from striate.notation.ir import (
     Affine,

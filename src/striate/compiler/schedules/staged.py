@@ -25,13 +25,14 @@ from striate.compiler.schedules.contraction import (
     fits_layout,
     match_contraction,
 )
-from striate.compiler.schedules.direct import FEWEST_CHUNKS, Axis, product_seconds
+from striate.compiler.schedules.direct import product_seconds
 from striate.compiler.schedules.epilogue import (
     emit_epilogue,
     fits_epilogue,
     outer_reads,
 )
 from striate.compiler.schedules.staging import Staging, cut
+from striate.compiler.schedules.tiling import FEWEST_CHUNKS, Axis
 from striate.compiler.target import Target
 from striate.notation.ir import Apply, Read, Reduce, Statement, reads
 from striate.transforms.rewrite import has_reduction, outside_reductions

@@ -16,8 +16,9 @@ from striate.compiler.layout import Layout
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.schedules.chunks import share
 from striate.compiler.schedules.contraction import match_contraction
-from striate.compiler.schedules.direct import Axis, Direct
+from striate.compiler.schedules.direct import Direct
 from striate.compiler.schedules.tiles import CACHE_LINE
+from striate.compiler.schedules.tiling import Axis
 from striate.notation.ir import Affine, Equation, Expression, Read, Reduce, Statement, reads, walk
 from striate.transforms.rewrite import fresh, transform
 
