@@ -83,12 +83,15 @@ def _emit_product(b: Builder, matrix: Matrix, values: list[Value]) -> list[Value
     Opposite points share their work: two columns that agree up to signs become a sum and a
     difference, and so do two such rows.
     """
-    matrix, values = _join_columns(b, matrix, values)
+    matrix, joined = _join_columns(matrix)
+    for j, k in joined:
+        total = b.emit(f"fadd {b.vector} {values[j]}, {values[k]}")
+        difference = b.emit(f"fsub {b.vector} {values[j]}, {values[k]}")
+        values[j], values[k] = total, difference
     result: dict[int, Value] = {}
-    for i, row in enumerate(matrix):
+    for i, (row, partner) in enumerate(zip(matrix, _partners(matrix), strict=True)):
         if i in result:
             continue
-        partner = next((j for j in range(i + 1, len(matrix)) if _opposite(row, matrix[j])), None)
         if partner is None:
             result[i] = _combine(b, list(row), values)
             continue
@@ -101,21 +104,31 @@ def _emit_product(b: Builder, matrix: Matrix, values: list[Value]) -> list[Value
     return [result[i] for i in range(len(matrix))]
 
 
-def _join_columns(b: Builder, matrix: Matrix, values: list[Value]) -> tuple[Matrix, list[Value]]:
-    """The same product with columns j, k of the form (c, +-c) replaced by value[j] +- value[k]."""
-    columns = list(zip(*matrix, strict=True))
+@lru_cache(maxsize=64)
+def _join_columns(matrix: Matrix) -> tuple[Matrix, tuple[tuple[int, int], ...]]:
+    """The matrix for values of which pairs j, k became value[j] + value[k] and their difference.
+
+    The pairs are those whose columns are of the form (c, +-c).
+    """
+    columns, pairs = list(zip(*matrix, strict=True)), list[tuple[int, int]]()
     for j, column in enumerate(columns):
         for k in range(j + 1, len(columns)):
             if len(matrix) > 2 and _opposite(column, columns[k]):
-                pairs = list(zip(column, columns[k], strict=True))
-                columns[j] = tuple(c if c == d else Fraction(0) for c, d in pairs)
-                columns[k] = tuple(c if c != d else Fraction(0) for c, d in pairs)
-                total = b.emit(f"fadd {b.vector} {values[j]}, {values[k]}")
-                difference = b.emit(f"fsub {b.vector} {values[j]}, {values[k]}")
-                values = [*values]
-                values[j], values[k] = total, difference
+                both = list(zip(column, columns[k], strict=True))
+                columns[j] = tuple(c if c == d else Fraction(0) for c, d in both)
+                columns[k] = tuple(c if c != d else Fraction(0) for c, d in both)
+                pairs.append((j, k))
                 break
-    return tuple(zip(*columns, strict=True)), values
+    return tuple(zip(*columns, strict=True)), tuple(pairs)
+
+
+@lru_cache(maxsize=64)
+def _partners(matrix: Matrix) -> tuple[int | None, ...]:
+    """The next row that is opposite to each."""
+    return tuple(
+        next((j for j in range(i + 1, len(matrix)) if _opposite(row, matrix[j])), None)
+        for i, row in enumerate(matrix)
+    )
 
 
 def _opposite(row: tuple[Fraction, ...], other: tuple[Fraction, ...]) -> bool:
