@@ -16,7 +16,7 @@ import pytest
 from runtime_kernels import BLOCK, assemble, chain, ramp
 
 from striate import models
-from striate.runtime import team, team_ir
+from striate.runtime import team, team_ir, team_memory
 from striate.runtime.executable import Executable
 from striate.runtime.team import Job, Team, shared_team
 from striate.runtime.team_code import system_calls
@@ -80,10 +80,10 @@ def test_a_late_worker_claims_nothing_of_a_newer_run(own_team: Team) -> None:
     """A worker that still holds an old run's numbers must find nothing to do."""
     run = Executable(chain(1, 4), 2)
     run(ramp(4))
-    words, line = own_team._words, team_ir.RUN // 8
+    words, line = own_team._words, team_memory.RUN // 8
     base, limit = words[line + 2], words[line + 3]
     run(ramp(4))
-    claim, done = _taken(own_team), words[team_ir.DONE // 8]
+    claim, done = _taken(own_team), words[team_memory.DONE // 8]
     (y,) = run(ramp(4))
     y[...] = 0
     # The old run once more, as an epoch of its own: it is over, so no chunk may be done.
@@ -93,7 +93,7 @@ def test_a_late_worker_claims_nothing_of_a_newer_run(own_team: Team) -> None:
     time.sleep(0.01)
     _epoch(own_team)[0] += 1
     assert _taken(own_team) == claim + 4
-    assert words[team_ir.DONE // 8] == done + 4
+    assert words[team_memory.DONE // 8] == done + 4
     assert not y.any()
     np.testing.assert_array_equal(run(ramp(4))[0], ramp(4) + 1)
 
@@ -104,7 +104,7 @@ def _epoch(of: Team) -> memoryview:
 
 def _taken(of: Team) -> int:
     """How many chunks have been claimed since the team began."""
-    return of._words[team_ir.CLAIM // 8] >> team_ir.BACK_BITS
+    return of._words[team_memory.CLAIM // 8] >> team_memory.BACK_BITS
 
 
 def _wake(of: Team) -> None:
@@ -135,7 +135,7 @@ def test_even_threads_take_the_front_and_odd_ones_the_back(threads: int, steps: 
 
 
 def test_more_chunks_from_the_back_than_can_be_counted(own_team: Team) -> None:
-    chunks = 3 * team_ir.MOST_BACK
+    chunks = 3 * team_memory.MOST_BACK
     run = Executable(chain(1, chunks), 2)
     x = ramp(chunks)
     for _ in range(5):
@@ -144,7 +144,7 @@ def test_more_chunks_from_the_back_than_can_be_counted(own_team: Team) -> None:
 
 def test_a_worker_says_which_job_it_reads(own_team: Team) -> None:
     run = Executable(chain(1, 64, "slow", 300_000), 2)
-    slot = (team_ir.SLOTS + team_ir.LINE) // 8
+    slot = (team_memory.SLOTS + team_memory.LINE) // 8
     seen: set[int] = set()
     for _ in range(20):
         caller = threading.Thread(target=run, args=(ramp(64),))
@@ -163,7 +163,7 @@ def test_memory_that_a_worker_may_read_is_kept(own_team: Team) -> None:
     held = Job(np.zeros(16, np.int64), 1, 0)
     other = Job(np.zeros(16, np.int64), 1, 0)
     kept, freed = weakref.ref(held), weakref.ref(other)
-    slot = (team_ir.SLOTS + 9 * team_ir.LINE) // 8
+    slot = (team_memory.SLOTS + 9 * team_memory.LINE) // 8
     own_team._words[slot] = held.address
     own_team.bury(held)
     own_team.bury(other)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from striate.compiler.layout import memory_order
 from striate.compiler.program import Pointer, Preparation, Program, View
 from striate.notation import interpret
-from striate.runtime import team_ir
+from striate.runtime import team_memory
 from striate.runtime.cores import MOST_THREADS, default_threads
 from striate.runtime.loader import load
 from striate.runtime.memory import address, aligned_bytes, aligned_copy, aligned_empty
@@ -60,11 +60,11 @@ class Executable:
         self._job = Job(table, self.threads, scratch)
         self._phases = self._ranges()
         begin, limit = 0, self._phases[-1].limit if self._phases else 0
-        self._whole = _Range(self._job.address + 8 * team_ir.JOB_WORDS, begin, limit)
+        self._whole = _Range(self._job.address + 8 * team_memory.JOB_WORDS, begin, limit)
         self._select(self._whole)
         if self.threads == 1:
             self._scratch = aligned_bytes(scratch)
-            self._job.words[team_ir.JOB_SCRATCH] = address(self._scratch)
+            self._job.words[team_memory.JOB_SCRATCH] = address(self._scratch)
             self._alone = team_code().alone
         weakref.finalize(self, bury, self._job).atexit = False
 
@@ -183,27 +183,27 @@ class Executable:
 
     def _select(self, phases: _Range) -> None:
         words = self._job.words
-        words[team_ir.JOB_STEP] = phases.step
-        words[team_ir.JOB_BEGIN] = phases.begin
-        words[team_ir.JOB_LIMIT] = phases.limit
+        words[team_memory.JOB_STEP] = phases.step
+        words[team_memory.JOB_BEGIN] = phases.begin
+        words[team_memory.JOB_LIMIT] = phases.limit
 
     def _table(self) -> NDArray[np.int64]:
         """The job's memory: its words, a record for each step, then the steps' addresses."""
         steps = [step for phase in self.program.phases for step in phase]
-        at = team_ir.JOB_WORDS + team_ir.STEP_WORDS * len(steps)
+        at = team_memory.JOB_WORDS + team_memory.STEP_WORDS * len(steps)
         size = at + sum(len(step.pointers) for step in steps)
         table = aligned_bytes(8 * size).view(np.int64)
-        record = table[team_ir.JOB_WORDS : at].reshape(-1, team_ir.STEP_WORDS)
+        record = table[team_memory.JOB_WORDS : at].reshape(-1, team_memory.STEP_WORDS)
         row = number = 0
         for phase in self.program.phases:
             gate, end = number, number + sum(step.chunks for step in phase)
             for step in phase:
-                record[row, team_ir.STEP_FUNCTION] = self._functions[step.kernel].address
-                record[row, team_ir.STEP_POINTERS] = address(table) + 8 * at
-                record[row, team_ir.STEP_FIRST] = number
-                record[row, team_ir.STEP_END] = number + step.chunks
-                record[row, team_ir.STEP_GATE] = gate
-                record[row, team_ir.STEP_PHASE_END] = end
+                record[row, team_memory.STEP_FUNCTION] = self._functions[step.kernel].address
+                record[row, team_memory.STEP_POINTERS] = address(table) + 8 * at
+                record[row, team_memory.STEP_FIRST] = number
+                record[row, team_memory.STEP_END] = number + step.chunks
+                record[row, team_memory.STEP_GATE] = gate
+                record[row, team_memory.STEP_PHASE_END] = end
                 for place, pointer in enumerate(step.pointers, at):
                     table[place] = self._fixed(pointer, place)
                 at += len(step.pointers)
@@ -221,12 +221,12 @@ class Executable:
         return 0
 
     def _ranges(self) -> list[_Range]:
-        step = self._job.address + 8 * team_ir.JOB_WORDS
+        step = self._job.address + 8 * team_memory.JOB_WORDS
         number, ranges = 0, []
         for phase in self.program.phases:
             end = number + sum(each.chunks for each in phase)
             ranges.append(_Range(step, number, end))
-            step += 8 * team_ir.STEP_WORDS * len(phase)
+            step += 8 * team_memory.STEP_WORDS * len(phase)
             number = end
         return ranges
 

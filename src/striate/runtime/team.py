@@ -1,6 +1,6 @@
 """The thread team: one per process, asleep between runs, shared by all models and callers.
 
-Its threads are Python threads that stay inside one compiled function (`team_ir`). The caller of a
+Its threads are Python threads that stay inside one compiled function (`team_work`). The caller of a
 run is thread 0 and never needs the others: each chunk is done by whoever comes first.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.runtime import team_ir
+from striate.runtime import team_memory
 from striate.runtime.cores import MOST_THREADS
 from striate.runtime.memory import address, aligned_bytes
 from striate.runtime.mutex import Mutex
@@ -30,7 +30,7 @@ _PATIENCE = 1.0
 
 
 class Job:
-    """What a team runs: a block of memory that begins with `team_ir`'s job words.
+    """What a team runs: a block of memory that begins with the job words of `team_memory`.
 
     `table` is that block (int64, aligned), `threads` how many may take part and `scratch_bytes` the
     memory each of them needs; the team fills in where that memory lies.
@@ -44,8 +44,8 @@ class Job:
         self.threads = threads
         self.scratch_bytes = -(-scratch_bytes // 64) * 64
         self.words = table.data.cast("B").cast("q")
-        self.words[team_ir.JOB_THREADS] = threads
-        self.words[team_ir.JOB_STRIDE] = self.scratch_bytes
+        self.words[team_memory.JOB_THREADS] = threads
+        self.words[team_memory.JOB_STRIDE] = self.scratch_bytes
 
 
 class Parking:
@@ -74,7 +74,9 @@ class Team:
     def __init__(self, sleep_in_python: bool = False) -> None:
         self._code = team_code()
         # Zeros that are never touched take no memory: room for all threads there may ever be.
-        self._block = aligned_bytes(team_ir.SLOTS + MOST_THREADS * team_ir.LINE, team_ir.LINE)
+        self._block = aligned_bytes(
+            team_memory.SLOTS + MOST_THREADS * team_memory.LINE, team_memory.LINE
+        )
         self._context = address(self._block)
         self._scratch = aligned_bytes(0)
         self._scratch_address = address(self._scratch)
@@ -85,13 +87,13 @@ class Team:
         calls = None if sleep_in_python else system_calls()
         self._parking = Parking() if calls is None else None
         self._words = words = self._block.data.cast("q")
-        words[team_ir.SPINS // 8] = self._spins()
-        words[team_ir.YIELDS // 8] = YIELDS
-        words[team_ir.YIELD // 8] = yielding()
+        words[team_memory.SPINS // 8] = self._spins()
+        words[team_memory.YIELDS // 8] = YIELDS
+        words[team_memory.YIELD // 8] = yielding()
         if calls is not None:
-            words[team_ir.SYSCALL // 8] = calls.syscall
-            words[team_ir.FUTEX // 8] = calls.futex
-            words[team_ir.AFFINITY // 8] = calls.affinity
+            words[team_memory.SYSCALL // 8] = calls.syscall
+            words[team_memory.FUTEX // 8] = calls.futex
+            words[team_memory.AFFINITY // 8] = calls.affinity
             self._spread(calls.getcpu)
         self._end = weakref.finalize(
             self, _dismiss, self._code.stop, self._block, self._parking, self._workers
@@ -111,7 +113,7 @@ class Team:
                 # Nobody is in a chunk now, so nobody uses the old scratch memory.
                 self._scratch = aligned_bytes(job.scratch_bytes * job.threads)
                 self._scratch_address = address(self._scratch)
-            job.words[team_ir.JOB_SCRATCH] = self._scratch_address
+            job.words[team_memory.JOB_SCRATCH] = self._scratch_address
             if self._parking is not None:
                 self._parking.post()
             self._code.run(self._context, job.address)
@@ -159,18 +161,18 @@ class Team:
                 )
                 return
             self._workers.append(worker)
-            slot = team_ir.SLOTS + number * team_ir.LINE
-            self._words[(slot + team_ir.SLOT_THREAD) // 8] = worker.native_id or 0
-            self._words[team_ir.WORKERS // 8] = number
-        self._words[team_ir.AVOIDED // 8] = -1
+            slot = team_memory.SLOTS + number * team_memory.LINE
+            self._words[(slot + team_memory.SLOT_THREAD) // 8] = worker.native_id or 0
+            self._words[team_memory.WORKERS // 8] = number
+        self._words[team_memory.AVOIDED // 8] = -1
 
     def _spread(self, getcpu: int) -> None:
         """Let runs keep the workers off their caller's core, within the cores allowed now."""
         allowed = os.sched_getaffinity(0)
-        if len(allowed) > 1 and max(allowed) < 8 * team_ir.LINE:
+        if len(allowed) > 1 and max(allowed) < 8 * team_memory.LINE:
             for core in allowed:
-                self._block[team_ir.MASK + core // 8] |= np.uint8(1 << core % 8)
-            self._words[team_ir.GETCPU // 8] = getcpu
+                self._block[team_memory.MASK + core // 8] |= np.uint8(1 << core % 8)
+            self._words[team_memory.GETCPU // 8] = getcpu
 
     def _spins(self) -> int:
         """How many pauses take `SPIN_SECONDS` on this CPU (10 to 140 cycles each)."""

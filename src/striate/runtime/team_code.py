@@ -10,7 +10,7 @@ from typing import Any
 
 from striate.compiler.cache import CodeCache
 from striate.compiler.target import Target
-from striate.runtime import team_ir
+from striate.runtime import team_cpu, team_ir
 from striate.runtime.loader import Function, ObjectCode, load
 from striate.runtime.memory import symbol
 
@@ -63,7 +63,7 @@ class SystemCalls:
 
 def system_calls() -> SystemCalls | None:
     """The system calls by which threads sleep and spread, or None on other systems."""
-    numbers = team_ir.SYSTEM_CALLS.get(team_ir.machine())
+    numbers = team_cpu.SYSTEM_CALLS.get(team_cpu.machine())
     if platform.system() != "Linux" or numbers is None or ctypes.sizeof(ctypes.c_void_p) != 8:
         return None
     where = symbol("syscall")
@@ -81,7 +81,7 @@ def yielding() -> int:
 def _object_code() -> bytes:
     import llvmlite
 
-    ir = team_ir.team_ir(team_ir.machine())
+    ir = team_ir.team_ir(team_cpu.machine())
     source = hashlib.sha256(ir.encode()).hexdigest()
     system = f"{platform.system()} {platform.machine()}"
     key = f"team {source} {system} llvmlite {llvmlite.__version__}"
