@@ -44,6 +44,7 @@ def sections(graph: Graph, target: Target) -> list[Section]:
     # For every number of parts of the last piece: the least time so far, and the numbers till then.
     best: dict[int, tuple[float, tuple[int, ...]]] = dict.fromkeys(numbers, (0.0, ()))
     for piece in split(graph, cuts):
+        loads = _loads(piece)
         apart = len(numbers) > 1 and divided(piece, numbers[-1]) is not None
         crossing = 2 * sum(_nbytes(given) for given in piece.inputs) / target.bytes_per_second
         best = {
@@ -53,16 +54,22 @@ def sections(graph: Graph, target: Target) -> list[Section]:
             )
             for parts in numbers
             if parts == 1 or apart
-            for seconds in [_seconds(piece, parts, target)]
+            for seconds in [_seconds(loads, parts, target)]
         }
     _, way = min(best.values())
     pairs = zip(cuts, way, way[1:], strict=False)
     changes = [cut for cut, parts, following in pairs if parts != following]
     chosen = [parts for parts, _ in groupby(way)]
     return [
-        Section(divided(whole, parts) or whole, parts)
+        Section(_part(whole, parts), parts)
         for whole, parts in zip(split(graph, changes), chosen, strict=True)
     ]
+
+
+def _part(graph: Graph, parts: int) -> Graph:
+    part = divided(graph, parts) if parts > 1 else graph
+    assert part is not None, "what takes each image by itself"
+    return part
 
 
 def split(graph: Graph, cuts: Sequence[Computed]) -> list[Graph]:
@@ -116,22 +123,36 @@ def _alive(graph: Graph) -> list[tuple[Node, set[int]]]:
     return found
 
 
-def _seconds(piece: Graph, parts: int, target: Target) -> float:
-    """What the activations and weights that the caches lack take, and all kernels (s)."""
-    budget, total = _SHARE * target.l3 * parts, 0.0
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """The bytes of a node for all images: its weights, what it moves besides, all held then."""
+
+    weights: int
+    moved: int
+    held: int
+
+
+def _loads(piece: Graph) -> list[_Load]:
     sizes = {id(node): _nbytes(node) for node in piece.nodes()}
-    living = {id(given) for given in piece.inputs}
+    living, found = {id(given) for given in piece.inputs}, []
     for node, following in _alive(piece):
         if isinstance(node, Computed):
             known = [isinstance(operand, Known) for _, operand in node.operands]
             read = [sizes[id(operand)] for _, operand in node.operands]
             weights = sum(size for size, fixed in zip(read, known, strict=True) if fixed)
-            moved = sum(read) - weights + sizes[id(node)]
             held = sum(sizes[one] for one in living | following)
-            missing = max(0.0, 1 - budget / held)
-            total += (parts * weights + missing * moved) / target.bytes_per_second
-            total += parts * _KERNEL
+            found.append(_Load(weights, sum(read) - weights + sizes[id(node)], held))
         living = following
+    return found
+
+
+def _seconds(loads: Sequence[_Load], parts: int, target: Target) -> float:
+    """What the activations and weights that the caches lack take, and all kernels (s)."""
+    budget, total = _SHARE * target.l3 * parts, 0.0
+    for load in loads:
+        missing = max(0.0, 1 - budget / load.held)
+        total += (parts * load.weights + missing * load.moved) / target.bytes_per_second
+        total += parts * _KERNEL
     return total
 
 

@@ -23,12 +23,12 @@ from striate.compiler.layout import Halo
 from striate.compiler.schedules.base import Emission, Task, window_halo
 from striate.compiler.schedules.chunks import share
 from striate.compiler.schedules.contraction import Contraction, fits_layout, match_contraction
-from striate.compiler.schedules.epilogue import emit_epilogue, fits_epilogue, once
+from striate.compiler.schedules.epilogue import fits_epilogue, once
 from striate.compiler.schedules.pooled import block_of, take_apart
 from striate.compiler.schedules.tiles import CACHE_LINE, padded
 from striate.compiler.schedules.tiling import Axis, Tiling
 from striate.compiler.target import Target
-from striate.notation.ir import Read, Reduce, Statement
+from striate.notation.ir import Read, Statement
 
 name = "direct"
 
@@ -351,7 +351,7 @@ class Direct(Tiling):
         """Store what is pooled from the vectors of some pixels, by their places in the tile."""
         b, task, lanes = self.builder, self.task, self.target.lanes
 
-        def address(at: tuple[int, int], vector: int, read: Read) -> tuple[Value, Offset]:
+        def address(vector: int, at: tuple[int, int], read: Read) -> tuple[Value, Offset]:
             pointer = self.pointers[read.tensor]
             if not read.access:
                 return pointer, task.base(read)
@@ -362,13 +362,6 @@ class Direct(Tiling):
             rest = features - vector * lanes
             if rest <= 0:
                 continue
-            bound = rest if rest < lanes else None
-            outputs = []
-            for at, totals in sums.items():
-                reduced: dict[Reduce, Value] = {self.contraction.reduction: totals[vector]}
-                here = partial(address, at, vector)
-                outputs.append(emit_epilogue(b, task, reduced, here, bound))
-            here = partial(address, min(sums), vector)
-            result = self.pooled.emit(b, task, outputs, here, bound)
-            pointer, offset = here(task.output)
-            b.store(result, b.at(pointer, offset), bound)
+            reduced = {at: {self.contraction.reduction: one[vector]} for at, one in sums.items()}
+            here = partial(address, vector)
+            self.pooled.store(b, task, reduced, here, rest if rest < lanes else None)

@@ -176,6 +176,7 @@ class _Planes(Direct):
         contraction = replace(contraction, rows=tuple(rows))
         super().__init__(self._with_plane(target, 4 * target.lanes), contraction)
         self.task = self._with_plane(target, 4 * self.width)
+        # A chunk has all tiles of its panel.
         self.row_chunks = 1
 
     def _target(self, target: Target, parts: Parts) -> Target:

@@ -8,9 +8,9 @@ windows takes them together in registers, and writes a quarter.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 from itertools import product
 
 from striate.compiler.builder import Builder, Offset, Value
@@ -68,7 +68,29 @@ class Pooled:
         layouts = (*operands, (name, Layout(self.layer.shape, strides, halo)))
         return replace(task, statement=self.layer, layouts=layouts)
 
-    def emit(
+    def store(
+        self,
+        builder: Builder,
+        task: Task,
+        sums: Mapping[tuple[int, int], dict[Reduce, Value]],
+        address: Callable[[tuple[int, int], Read], tuple[Value, Offset]],
+        lanes: int | None,
+    ) -> None:
+        """Store what is pooled from the outputs of one window; `task` is the layer's.
+
+        `sums` holds the layer's reduced values by their places, at which `address` finds what is
+        read and written; without a pooling there is one.
+        """
+        outputs = [
+            emit_epilogue(builder, task, reduced, partial(address, at), lanes)
+            for at, reduced in sums.items()
+        ]
+        first = partial(address, min(sums))
+        value = self._pooled(builder, task, outputs, first, lanes)
+        pointer, offset = first(task.output)
+        builder.store(value, builder.at(pointer, offset), lanes)
+
+    def _pooled(
         self,
         builder: Builder,
         task: Task,
@@ -76,7 +98,6 @@ class Pooled:
         address: Callable[[Read], tuple[Value, Offset]],
         lanes: int | None,
     ) -> Value:
-        """The vector to store, given the layer's outputs in a window; `task` is the layer's."""
         if self.reduction is None:
             (output,) = outputs
             return output

@@ -48,14 +48,15 @@ EXACT, LARGE, MANY, MOST_TAPS = 5, 6, 128, 3
 
 
 def seconds(statement: Statement, target: Target) -> float | None:
-    return choose_blocking(_best(statement), target)[0] if _windows(statement) else None
+    window = _best(statement)
+    return choose_blocking(window, target)[0] if window else None
 
 
 @lru_cache(maxsize=1024)
-def _best(statement: Statement) -> Window:
+def _best(statement: Statement) -> Window | None:
     """The statement in tiles of the size with the smallest estimate; the same on every target."""
-    target = Target.named("avx512")
-    return min(_windows(statement), key=lambda window: choose_blocking(window, target)[0])
+    target, found = Target.named("avx512"), _windows(statement)
+    return min(found, key=lambda one: choose_blocking(one, target)[0]) if found else None
 
 
 def _windows(statement: Statement) -> list[Window]:
@@ -122,6 +123,7 @@ def _window_axis(affine: Affine, contraction: Contraction) -> tuple[str, str, in
 
 def halo(statement: Statement) -> dict[str, Halo]:
     window = _best(statement)
+    assert window is not None
     contraction = window.contraction
     whole = [count * m for count, m in zip(window.grid, window.tile, strict=True)]
     sizes = zip(window.reach, window.stride, window.phases, strict=True)
@@ -135,6 +137,7 @@ def halo(statement: Statement) -> dict[str, Halo]:
 
 def emit(task: Task) -> Emission:
     window = _best(task.statement)
+    assert window is not None
     return emission(task, window, choose_blocking(window, task.target)[1])
 
 

@@ -16,21 +16,20 @@ outputs go to: pixel n of each with product n.
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from itertools import product
 
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.schedules.base import Task
 from striate.compiler.schedules.chunks import share
-from striate.compiler.schedules.epilogue import emit_epilogue
 from striate.compiler.schedules.pooled import block_of
+from striate.compiler.schedules.tiles import CACHE_LINE
 from striate.compiler.schedules.winograd_blocking import (
     Blocking,
     Window,
     fetches_outputs,
     fetches_windows,
 )
-from striate.compiler.schedules.winograd_windows import CACHE_LINE, Windows
+from striate.compiler.schedules.winograd_windows import Windows
 from striate.compiler.toom_cook import emit_transform
 from striate.notation.ir import Read
 
@@ -293,11 +292,5 @@ class Kernel(Windows):
                 return pointer, task.base(read)
             return pointer, b.add(origin[read], self._pixel(read, *at))
 
-        values = [
-            emit_epilogue(b, task, {self.contraction.reduction: total}, partial(address, at), lanes)
-            for at, total in outputs.items()
-        ]
-        here = partial(address, min(outputs))
-        result = self.window.pooled.emit(b, task, values, here, lanes)
-        pointer, offset = here(task.output)
-        b.store(result, b.at(pointer, offset), lanes)
+        sums = {at: {self.contraction.reduction: total} for at, total in outputs.items()}
+        self.window.pooled.store(b, task, sums, address, lanes)

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.schedules.base import Task
+from striate.compiler.schedules.tiles import CACHE_LINE
 from striate.compiler.schedules.winograd_blocking import Blocking, Window
 from striate.compiler.toom_cook import emit_transform
 from striate.notation.ir import Read
-
-CACHE_LINE = 64
 
 # Lanes of a vector: the first, the byte offset of what lies in it, and how many.
 Piece = tuple[int, int, int]
