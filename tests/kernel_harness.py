@@ -8,9 +8,10 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from striate.compiler.balance import Balance
 from striate.compiler.codegen import object_code
 from striate.compiler.layout import Halo, Layout
-from striate.compiler.schedules.base import Emission, Task
+from striate.compiler.schedules.base import Ahead, Emission, Task
 from striate.compiler.target import Target
 from striate.notation import interpret, parse, resolve
 from striate.notation.ir import Statement, reads
@@ -132,8 +133,12 @@ def run(
             if name in emission.transforms:
                 rows, columns = (np.array(m, np.float64) for m in emission.transforms[name])
                 values = np.einsum("au,kuv...,bv->kab...", rows, values, columns)
+            if name in emission.balances:
+                values = balanced(values, emission.balances[name], target.lanes)
             layout = Layout.dense(values.shape)
         buffers.append(Buffer(layout, values))
+        if name in emission.ahead:
+            buffers[-1] = _made(emission.ahead[name], buffers[-1])
     result = Buffer(task.layouts[-1][1], np.full(stated.shape, 12345.678, np.float32))
     if over is not None:
         result = buffers[[name for name, _ in task.layouts].index(over)]
@@ -152,6 +157,37 @@ def run(
             kept = not buffer.touched_outside()
         assert kept, f"memory of {name} was written outside the output"
     return result.view.copy()
+
+
+def _made(ahead: Ahead, operand: Buffer) -> Buffer:
+    """What a kernel makes of an operand before another runs."""
+    made = Buffer(Layout.dense((ahead.nbytes // 4,)), None)
+    loaded = Loaded(code(ahead.emission), ahead.task.target)
+    pointers = (ctypes.c_void_p * 2)(operand.address, made.address)
+    for chunk in range(ahead.emission.chunks):
+        loaded.call(ctypes.addressof(pointers), chunk, None, chunk)
+    assert np.array_equal(operand.memory, operand.before), "an operand was written"
+    assert not made.touched_outside(), "memory beside what was made was written"
+    made.before = made.memory.copy()
+    return made
+
+
+def balanced(packed: Array, balance: Balance, lanes: int) -> Array:
+    """The packed weights of panels, each feature scaled, and the corrections that follow them."""
+    panels = packed.reshape(balance.panels, balance.runs, balance.terms, balance.width)
+    panels = panels.astype(np.float32)
+    largest = np.abs(panels).max((1, 2))
+    exponents = np.frexp(largest)[1] - 1
+    panels = np.ldexp(panels, -exponents[:, None, None])
+    corrections = np.zeros((balance.panels, balance.width), np.float32)
+    for start in range(0, balance.terms, lanes):
+        for n, first in enumerate(range(start, min(start + lanes, balance.terms) - 2, 3)):
+            if first + 3 <= start + lanes:
+                pair = (panels[:, :, first] * panels[:, :, first + 1]).sum(1)
+                corrections += pair if n % 2 else -pair
+    inverse = np.where(largest > 0, np.ldexp(np.float32(1), exponents), 0)
+    rows = np.stack([corrections, inverse], 1)
+    return np.concatenate([panels.ravel(), rows.ravel()]).astype(np.float32)
 
 
 def operands_for(stated: Statement, seed: int = 0) -> dict[str, Array]:

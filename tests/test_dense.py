@@ -362,4 +362,5 @@ def test_no_layer_falls_to_the_nest_of_loops(name):
         plan = make_plan(fuse(read_through(fold(dense), reorder=True)), target)
         products = [work for work in plan.work if multiply_adds(work.node.statement)]
         assert len(products) > 6
-        assert {work.schedule.name for work in products} <= {"direct", "grouped", "winograd"}
+        tiled = {"direct", "grouped", "winograd", "inner_product"}
+        assert {work.schedule.name for work in products} <= tiled

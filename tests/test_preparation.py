@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_harness import balanced
 from random_graphs import known
 
+from striate.compiler.balance import Balance
 from striate.compiler.codegen import object_code
 from striate.compiler.pack import copy, product
 from striate.compiler.preparation import Preparer
@@ -70,24 +72,51 @@ def in_panels(node: Known, width: int) -> Statement:
     return statement("PuviL", sizes, Read("W", (*plain("uvi"), last)), {"W": node.shape})
 
 
-def prepare(target: str, threads: int, *wishes: tuple[Known, Statement | None]) -> list[Array]:
-    """The constants as they lie in the block."""
-    arrays = [node.array for wish, _ in wishes for node in parameters(wish)]
-    preparer = Preparer(tuple({id(each): each for each in arrays}.values()))
-    places = [preparer.constant(node, packing) for node, packing in wishes]
+def block_of(preparer: Preparer, target: str, threads: int) -> Array:
+    """All constants."""
 
     def kernel(key: object, emission: Emission, schedule: str, equation: str) -> Kernel:
         symbol = f"pack_{abs(hash((key, target)))}"
         code = object_code(emission.write().function(symbol), Target.named(target))
         return Kernel(symbol, schedule, equation, "", None, code, 0)
 
-    block = prepared(preparer.preparation(Target.named(target), kernel), threads)
+    return prepared(preparer.preparation(Target.named(target), kernel), threads)
+
+
+def prepare(target: str, threads: int, *wishes: tuple[Known, Statement | None]) -> list[Array]:
+    """The constants as they lie in the block."""
+    arrays = [node.array for wish, _ in wishes for node in parameters(wish)]
+    preparer = Preparer(tuple({id(each): each for each in arrays}.values()))
+    places = [preparer.constant(node, packing) for node, packing in wishes]
+
+    block = block_of(preparer, target, threads)
     found = []
     for place, (node, packing) in zip(places, wishes, strict=True):
         shape = packing.shape if packing else node.shape
         start = place.offset // 4
         found.append(block[start : start + int(np.prod(shape))].reshape(shape))
     return found
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_weights_are_balanced(target: str, data: st.DataObject) -> None:
+    lanes = Target.named(target).lanes
+    taps, channels = data.draw(st.integers(1, 3)), data.draw(st.sampled_from([1, 3, 16, 37, 64]))
+    features, vectors = data.draw(st.sampled_from([1, 5, 16, 70])), data.draw(st.integers(1, 3))
+    raw = array(1, taps, channels, features)
+    raw *= np.geomspace(1e-20, 1e20, features, dtype=np.float32)
+    raw[..., -1] = 0
+    weight, packing = Parameter("W", raw), in_panels(Parameter("W", raw), vectors * lanes)
+    balance = Balance(packing.shape[0], taps, channels, vectors * lanes)
+    preparer = Preparer((weight.array,))
+    place = preparer.constant(weight, packing, balance=balance).offset // 4
+    preparer.constant(weight, packing)
+    block = block_of(preparer, target, 2)
+    wanted = balanced(expected(weight, packing), balance, lanes)
+    # What is far below the largest of its feature is as near to zero.
+    np.testing.assert_allclose(block[place : place + wanted.size], wanted, rtol=1e-5, atol=1e-6)
 
 
 def parameters(node: Known) -> list[Parameter]:

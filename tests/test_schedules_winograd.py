@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kernel_harness import RUNNABLE, check, emit, operands_for, run, sliced, statement
 
 from striate.compiler.codegen import assembly
-from striate.compiler.schedules import winograd
+from striate.compiler.schedules import winograd, winograd_blocking
 from striate.compiler.schedules.winograd_blocking import Blocking, fetches_windows
 from striate.compiler.target import Target
 from striate.compiler.toom_cook import algorithm
@@ -144,20 +144,53 @@ def test_others_have_not(taps: tuple[int, int], size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("span", [5, 20])
 @pytest.mark.parametrize("block", [3, 5])
-@pytest.mark.parametrize(("rows", "vectors"), [(1, 3), (2, 1), (3, 2)])
+@pytest.mark.parametrize(
+    ("rows", "vectors", "paired"),
+    [(1, 3, False), (2, 1, False), (3, 2, False), (1, 1, True), (2, 1, True), (5, 1, True)],
+)
 def test_every_blocking_is_the_equation(
-    parts: int, span: int, block: int, rows: int, vectors: int
+    parts: int, span: int, block: int, rows: int, vectors: int, paired: bool
 ) -> None:
     stated = statement(CONVOLUTION, {"W": (3, 3, 21, 100), "x": (1, 30, 34, 21)})
     target = SMALL_CACHE
     panels = math.ceil(math.ceil(100 / target.lanes) / vectors)
-    blocking = Blocking(span, parts, block, rows, vectors, panels)
+    blocking = Blocking(span, parts, block, rows, vectors, panels, paired)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd, "_best", lambda stated: winograd._windows(stated)[0])
         patch.setattr(winograd, "choose_blocking", lambda *_: (0.0, blocking))
         check(winograd, stated, target, rounding=ROUNDING)
         window = winograd._best(stated)
     assert fetches_windows(window, target, blocking) == (block < span)
+
+
+@pytest.mark.parametrize("target", RUNNABLE)
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.data())
+def test_pairs_of_channels(target: str, data: st.DataObject) -> None:
+    channels = data.draw(st.sampled_from([16, 17, 40, 64]))
+    features = data.draw(st.sampled_from([1, 16, 33]))
+    size = data.draw(st.integers(3, 15)), data.draw(st.sampled_from([7, 14, 16]))
+    stated = statement(
+        RESIDUAL,
+        {
+            "W": (3, 3, channels, features),
+            "x": (2, *size, channels),
+            "B": (features,),
+            "z": (2, *size, features),
+        },
+    )
+    adders = replace(Target.named(target), adders=True)
+    blockings = winograd_blocking._blockings
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            winograd_blocking,
+            "_blockings",
+            lambda *given: (one for one in blockings(*given) if one.paired or not given[1].adders),
+        )
+        winograd_blocking.choose_blocking.cache_clear()
+        assert "pairs of channels" in emit(winograd, stated, adders)[1].plan
+        check(winograd, stated, adders, rounding=2 * ROUNDING)
+    winograd_blocking.choose_blocking.cache_clear()
 
 
 def test_what_outgrows_the_cache_is_fetched() -> None:

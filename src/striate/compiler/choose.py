@@ -11,13 +11,13 @@ from striate.compiler.schedules import (
     generic,
     grouped,
     im2col,
+    inner_product,
     planes,
     staged,
     window,
     winograd,
 )
-from striate.compiler.schedules.base import Schedule
-from striate.compiler.schedules.contraction import match_contraction
+from striate.compiler.schedules.base import FastSchedule, Schedule
 from striate.compiler.schedules.pooled import take_apart
 from striate.compiler.target import Target
 from striate.compiler.tuned import choice_key, tuned
@@ -30,11 +30,14 @@ SCHEDULES: tuple[Schedule, ...] = (
     grouped,
     window,
     staged,
+    inner_product,
     planes,
     im2col,
     generic,
 )
-_PLAIN = tuple(schedule for schedule in SCHEDULES if schedule is not winograd)
+# Winograd's algorithms, by name: they transform weights before the run, and change results.
+_FAST: Mapping[str, FastSchedule] = {one.name: one for one in (winograd, inner_product)}
+_PLAIN = tuple(schedule for schedule in SCHEDULES if schedule.name not in _FAST)
 # Schedules by the name of the algorithm that a user may ask for. With "exact" no transform of the
 # graph reorders a sum either.
 ALGORITHMS: Mapping[str, tuple[Schedule, ...]] = {
@@ -47,7 +50,7 @@ ALGORITHMS: Mapping[str, tuple[Schedule, ...]] = {
 def choose(node: Computed, target: Target, algorithm: str = "auto") -> Schedule:
     """The schedule that was measured to be the fastest here, or that is estimated to be.
 
-    "direct" and "exact" forbid Winograd's.
+    "direct" and "exact" forbid Winograd's algorithms.
     """
     found = candidates(node, target, algorithm)
     name = _wanted(node, target, algorithm, found)
@@ -74,7 +77,7 @@ def candidates(
     found = []
     for schedule in ALGORITHMS[algorithm]:
         seconds = schedule.seconds(node.statement, target)
-        if seconds is not None and (schedule is not winograd or _weights_known(node)):
+        if seconds is not None and _weights_known(node, schedule, target):
             found.append((schedule, seconds))
     return sorted(found, key=lambda one: one[1])
 
@@ -130,8 +133,9 @@ def _wanted(
     return tuned().choices().get(key)
 
 
-def _weights_known(node: Computed) -> bool:
-    """Whether the weights can be transformed before the run, once and for all."""
-    contraction = match_contraction(take_apart(node.statement).layer)
-    operands = dict(node.operands)
-    return contraction is not None and isinstance(operands[contraction.weight.tensor], Known)
+def _weights_known(node: Computed, schedule: Schedule, target: Target) -> bool:
+    """Whether the weights that a fast algorithm transforms, if any, are known before the run."""
+    fast = _FAST.get(schedule.name)
+    if fast is None:
+        return True
+    return isinstance(dict(node.operands)[fast.transformed(node.statement, target)], Known)

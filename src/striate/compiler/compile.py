@@ -18,7 +18,7 @@ from striate.compiler.plan import Plan, Work, make_plan
 from striate.compiler.preparation import Preparer
 from striate.compiler.program import Kernel, Pointer, Program, Step, View
 from striate.compiler.schedules import generic, planes, staged
-from striate.compiler.schedules.base import Emission, Task
+from striate.compiler.schedules.base import Ahead, Emission, Task
 from striate.compiler.sections import Section, sections
 from striate.compiler.target import Target
 from striate.network.graph import Computed, Graph, Known, Node
@@ -37,7 +37,7 @@ def compile_graph(
 ) -> Program:
     """The program that computes `graph`'s outputs from its inputs on `target` (default: this CPU).
 
-    Algorithm "auto" takes the fastest way. "direct" forbids Winograd's algorithm, which moves
+    Algorithm "auto" takes the fastest way. "direct" forbids Winograd's algorithms, which move
     results by a few 1e-6 of the largest; sums may still be taken in another order, such as those
     of a pooling before those of a convolution. With "exact" every sum is taken in its equation's
     order. Raises ValueError for another.
@@ -151,6 +151,7 @@ class _Assembly:
     preparer: Preparer
     kernels: _Kernels
     packed: dict[tuple[int, Statement | None], Pointer] = field(default_factory=dict)
+    made: dict[tuple[int, Task], Pointer] = field(default_factory=dict)
     phases: dict[int, list[Step]] = field(default_factory=dict)
     extra_bytes: int = 0
     level: dict[int, int] = field(default_factory=dict)
@@ -217,7 +218,10 @@ class _Assembly:
         packing, matrices = emission.packing.get(name), emission.transforms.get(name)
         node = dict(work.node.operands)[name]
         if isinstance(node, Known):
-            return self.preparer.constant(node, packing, matrices)
+            balance = emission.balances.get(name)
+            return self.preparer.constant(node, packing, matrices, balance)
+        if name in emission.ahead:
+            return self._ahead(node, emission.ahead[name])
         if packing is None:
             return self.plan.pointers[id(node)]
         key = (id(node), packing)
@@ -228,8 +232,7 @@ class _Assembly:
             text = to_text(packing.equation)
             emit = partial(generic.emit, task)
             kernel, packer = self.kernels.number(("generic", task), emit, "generic", text)
-            place = Pointer("arena", 0, self.plan.arena_bytes + self.extra_bytes)
-            self.extra_bytes += -(-4 * math.prod(packing.shape) // 64) * 64
+            place = self._extra(4 * math.prod(packing.shape))
             moved = 8 * math.prod(packing.shape)
             pointers = (self.plan.pointers[id(node)], place)
             # Odd phases lie between the levels of the graph: here the weights are just there, and
@@ -238,6 +241,27 @@ class _Assembly:
             self._step(phase, Step("(packing)", kernel, packer.chunks, pointers, 0, moved))
             self.packed[key] = place
         return self.packed[key]
+
+    def _ahead(self, node: Node, ahead: Ahead) -> Pointer:
+        """What is made of a node before its readers run, once for all that want the same."""
+        key = (id(node), ahead.task)
+        if key not in self.made:
+            text = to_text(ahead.task.statement.equation)
+            made = ("ahead", ahead.task)
+            kernel, emission = self.kernels.number(made, lambda: ahead.emission, "balance", text)
+            place = self._extra(ahead.nbytes)
+            pointers = (self.plan.pointers[id(node)], place)
+            moved = 4 * math.prod(node.shape) + ahead.nbytes
+            step = Step("(balance)", kernel, emission.chunks, pointers, 0, moved)
+            self._step(2 * self.level[id(node)] + 1, step)
+            self.made[key] = place
+        return self.made[key]
+
+    def _extra(self, nbytes: int) -> Pointer:
+        """Memory that nothing else uses."""
+        place = Pointer("arena", 0, self.plan.arena_bytes + self.extra_bytes)
+        self.extra_bytes += -(-nbytes // 64) * 64
+        return place
 
     def _step(self, phase: int, step: Step) -> None:
         self.phases.setdefault(phase, []).append(step)

@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from striate.compiler.balance import Balance
+from striate.compiler.balance_code import balance_words, emit_balance
 from striate.compiler.layout import memory_order, strides_in
-from striate.compiler.pack import Copy, Factor, copy, packed_shape, product
+from striate.compiler.pack import CHUNK_BYTES, Copy, Factor, copy, packed_shape, product
 from striate.compiler.pack_code import emit_pack
 from striate.compiler.program import Kernel, Pointer, Preparation, Program, Step, Value
 from striate.compiler.schedules.base import Emission
@@ -29,6 +31,7 @@ class _Wish:
     sources: tuple[Known, ...]
     place: int
     nbytes: int
+    balance: Balance | None
 
 
 @dataclass(slots=True)
@@ -42,18 +45,30 @@ class Preparer:
     _values: dict[int, Derived] = field(default_factory=dict)
 
     def constant(
-        self, node: Known, packing: Statement | None, matrices: Matrices | None = None
+        self,
+        node: Known,
+        packing: Statement | None,
+        matrices: Matrices | None = None,
+        balance: Balance | None = None,
     ) -> Pointer:
         """Where the constant `packing` of `node` will lie; the same for equal wishes."""
-        key = (_identity(node), packing, matrices)
+        key = (_identity(node), packing, matrices, balance)
         if key not in self._places:
-            self._places[key] = self._place(node, packing or copying(node.shape), matrices)
+            packed = packing or copying(node.shape)
+            self._places[key] = self._place(node, packed, matrices, balance)
         return Pointer("constant", 0, self._places[key])
 
-    def _place(self, node: Known, packing: Statement, matrices: Matrices | None) -> int:
+    def _place(
+        self,
+        node: Known,
+        packing: Statement,
+        matrices: Matrices | None,
+        balance: Balance | None,
+    ) -> int:
         place = self.nbytes
         shape = packed_shape(packing, matrices)
-        nbytes = -(-4 * math.prod(shape) // CACHE_LINE) * CACHE_LINE
+        nbytes = balance.nbytes if balance else 4 * math.prod(shape)
+        nbytes = -(-nbytes // CACHE_LINE) * CACHE_LINE
         self.nbytes += nbytes
         factors = product(packing, node)
         made = copy(packing, factors, [_strides(factor) for factor in factors], matrices)
@@ -68,7 +83,7 @@ class Preparer:
         for factor in factors:
             self._add(factor.node)
         sources = tuple(factor.node for factor in factors)
-        self._wishes.append(_Wish(node.name, made, sources, place, nbytes))
+        self._wishes.append(_Wish(node.name, made, sources, place, nbytes, balance))
         return place
 
     def _add(self, node: Known) -> None:
@@ -85,34 +100,66 @@ class Preparer:
             Value(node.statement, tuple((name, numbers[_identity(o)]) for name, o in node.operands))
             for node in self._values.values()
         )
-        kernels: list[Kernel] = []
-        variants: dict[object, int] = {}
-        given: list[tuple[str, Shape]] = []
-        places: dict[int, int] = {}
-        steps = []
-        words: list[int] = []
+        made = _Code(target, kernel)
+        given: dict[int, tuple[str, Shape]] = {}
+        copies = []
         for wish in self._wishes:
-            variant = wish.copy.variant
-            if variant not in variants:
-                emission = emit_pack(variant, target, 1)
-                variants[variant] = len(kernels)
-                kernels.append(kernel(("pack", variant), emission, "pack", emission.plan))
-            pointers = [Pointer("output", 0, wish.place)]
+            sources = []
             for source, offset in zip(wish.sources, wish.copy.offsets, strict=True):
                 number = numbers[_identity(source)]
-                if number not in places:
-                    places[number] = len(given)
-                    given.append((source.name, _memory_shape(source)))
-                pointers.append(Pointer("input", places[number], offset))
-            if len(pointers) < 3:
-                pointers.append(Pointer("constant", 0, 0))
-            pointers.append(Pointer("constant", 0, 8 * len(words)))
-            words += wish.copy.words
-            chunks, moved = wish.copy.chunks, 2 * wish.nbytes
-            steps.append(Step(wish.name, variants[variant], chunks, tuple(pointers), 0, moved))
+                given.setdefault(number, (source.name, _memory_shape(source)))
+                sources.append(Pointer("input", list(given).index(number), offset))
+            copies.append(made.copying(wish, sources))
+        balances = [made.balancing(wish, wish.balance) for wish in self._wishes if wish.balance]
+        phases = tuple(tuple(steps) for steps in (copies, balances) if steps)
         shape = (self.nbytes // 4,)
-        program = Program(tuple(kernels), (tuple(steps),), None, None, 0, tuple(given), (shape,))
-        return Preparation(self.arrays, values, tuple(places), tuple(words), program)
+        inputs = tuple(given.values())
+        program = Program(tuple(made.kernels), phases or ((),), None, None, 0, inputs, (shape,))
+        return Preparation(self.arrays, values, tuple(given), tuple(made.words), program)
+
+
+@dataclass(slots=True)
+class _Code:
+    """The steps of a preparation: their kernels, each made once, and the words that tell them."""
+
+    target: Target
+    make: MakeKernel
+    kernels: list[Kernel] = field(default_factory=list)
+    words: list[int] = field(default_factory=list)
+    _numbers: dict[object, int] = field(default_factory=dict)
+
+    def copying(self, wish: _Wish, sources: list[Pointer]) -> Step:
+        """The step that writes the packed array."""
+        variant = wish.copy.variant
+        number = self._number("pack", variant, lambda: emit_pack(variant, self.target, 1))
+        unused = [Pointer("constant", 0, 0)] * (2 - len(sources))
+        pointers = (*sources, *unused, self._table(wish.copy.words))
+        return self._step(wish, number, wish.copy.chunks, pointers)
+
+    def balancing(self, wish: _Wish, balance: Balance) -> Step:
+        """The step that scales the packed array, and writes its corrections."""
+        rest, lanes = balance.terms % self.target.lanes, self.target.lanes
+        number = self._number("balance", rest, lambda: emit_balance(rest, self.target))
+        chunks = min(balance.panels, max(1, wish.nbytes // CHUNK_BYTES))
+        table = self._table(balance_words(balance, lanes, chunks))
+        return self._step(wish, number, chunks, (table,))
+
+    def _number(self, kind: str, variant: object, emit: Callable[[], Emission]) -> int:
+        key = (kind, variant)
+        if key not in self._numbers:
+            emission = emit()
+            self._numbers[key] = len(self.kernels)
+            self.kernels.append(self.make(key, emission, kind, emission.plan))
+        return self._numbers[key]
+
+    def _table(self, words: tuple[int, ...]) -> Pointer:
+        place = Pointer("constant", 0, 8 * len(self.words))
+        self.words += words
+        return place
+
+    def _step(self, wish: _Wish, number: int, chunks: int, pointers: tuple[Pointer, ...]) -> Step:
+        pointers = (Pointer("output", 0, wish.place), *pointers)
+        return Step(wish.name, number, chunks, pointers, 0, 2 * wish.nbytes)
 
 
 def _identity(node: Known) -> int:

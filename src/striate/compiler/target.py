@@ -11,6 +11,8 @@ from pathlib import Path
 _NAMES = ("avx512", "avx2", "neon", "generic")
 # CPUs whose units for 512 bits are 256 bits wide.
 _HALVED = ("znver4",)
+# CPUs that add vectors on other units than those that multiply, as measured there.
+_ADDERS = ("znver4",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class Target:
     """A CPU to compile for; `lanes` float32 a vector, caches in bytes, `l3` of all cores.
 
     `halved` says that a vector runs as two halves, so that one of half the lanes takes half the
-    time.
+    time; `adders` that additions take no time of the multiply-adds beside them.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Target:
     registers: int
     fma: bool
     halved: bool = False
+    adders: bool = False
     l1: int = 32 << 10
     l2: int = 512 << 10
     l3: int = 16 << 20
@@ -81,6 +84,7 @@ class Target:
             cpu=cpu,
             features=flat,
             halved=name == "avx512" and cpu in _HALVED,
+            adders=name == "avx512" and cpu in _ADDERS,
             l1=_cache_bytes(1) or 32 << 10,
             l2=_cache_bytes(2) or 512 << 10,
             l3=_cache_bytes(3) or 16 << 20,

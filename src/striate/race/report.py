@@ -263,7 +263,7 @@ _ROOFLINE_WORDS = (
     "A row is a phase of the compiled program: a kernel, or several that run side by side. The"
     " roofline is the least time\nthat the multiply-adds or the bytes of operands and result need,"
     " at rates measured on this machine; the last column is that\ntime over the time taken. Bytes"
-    " that a cache still holds come faster than from memory, and Winograd's algorithm\nmultiplies"
+    " that a cache still holds come faster than from memory, and Winograd's algorithms\nmultiply"
     " less than the equation says: both may exceed 100%."
 )
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from striate.compiler.balance import Balance
 from striate.compiler.builder import Builder
 from striate.compiler.layout import Halo, Layout
 from striate.compiler.target import Target
@@ -51,7 +52,8 @@ class Emission:
     `write` makes the code, which is not needed where the cache has it; `plan` says in words what
     was decided; `packing` maps an operand to the statement `packed[...] = operand[...]` whose
     output the kernel reads in its stead, transformed along its axes 1 and 2, `M packed N'`, by the
-    matrices M, N that `transforms` holds for the operand, if any.
+    matrices M, N that `transforms` holds for the operand, if any. An operand with a balance is
+    scaled after that, and followed by its corrections. One of the run may be made ready `ahead`.
     """
 
     write: Callable[[], Builder]
@@ -60,6 +62,20 @@ class Emission:
     packing: Mapping[str, Statement] = field(default_factory=dict)
     scratch_bytes: int = 0
     transforms: Mapping[str, Matrices] = field(default_factory=dict)
+    balances: Mapping[str, Balance] = field(default_factory=dict)
+    ahead: Mapping[str, "Ahead"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What is made of an operand before a kernel that reads it instead: `nbytes` bytes.
+
+    The emission is that of `task`, which makes its output of its one operand.
+    """
+
+    task: Task
+    emission: Emission
+    nbytes: int
 
 
 class Schedule(Protocol):
@@ -79,6 +95,13 @@ class Schedule(Protocol):
 
     def emit(self, task: Task) -> Emission:
         """The kernel for `task`; its pointers are the task's tensors in order."""
+
+
+class FastSchedule(Schedule, Protocol):
+    """One that multiplies less, and transforms an operand before the run, once and for all."""
+
+    def transformed(self, statement: Statement, target: Target) -> str:
+        """The tensor that is transformed."""
 
 
 def window_halo(statement: Statement, read: Read) -> Halo | None:

@@ -38,6 +38,11 @@ class Contraction:
     channel: str | None
     weight_axis: int
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The indices that are summed over, the channel innermost."""
+        return (*self.taps, *([self.channel] if self.channel else []))
+
     def weight_at(self, features: Affine) -> Read:
         """The read of the weights, at other features."""
         access = list(self.weight.access)

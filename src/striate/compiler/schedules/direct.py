@@ -128,16 +128,20 @@ class Direct(Tiling):
                 with b.loop(first_panel, last_panel) as panel:
                     self._tile(panel.index, start)
         else:
-            next_chunk = b.divide("%next", row_chunks)
-            next_panel, _ = share(b, next_chunk, panel_chunks, self.panels)
             with b.loop(first_panel, last_panel) as panel:
-                inner = b.add(panel.index, 1)
-                more = b.emit(f"icmp slt i64 {inner}, {last_panel}")
-                following = b.emit(f"select i1 {more}, i64 {inner}, i64 {next_panel}")
+                following = self._following(panel.index, last_panel)
                 with b.loop(first, last) as tile:
                     turn = Turn(b.add(tile.index, b.multiply(first, -1)), following)
                     self._tile(panel.index, self._decode(tile.index, tiles), turn)
         return b
+
+    def _following(self, panel: Value, last: Offset) -> Offset:
+        """The panel after `panel`; where `last` ends the chunk, the first of the next one."""
+        b = self.builder
+        inner, chunk = b.add(panel, 1), b.divide("%next", self.row_chunks)
+        beyond, _ = share(b, chunk, self.panel_chunks, self.panels)
+        more = b.emit(f"icmp slt i64 {inner}, {last}")
+        return b.emit(f"select i1 {more}, i64 {inner}, i64 {beyond}")
 
     def _decode(self, tile: Value, tiles: list[tuple[Axis, int, int]]) -> dict[Axis, Offset]:
         """The first pixel of a tile on every axis; the last tile of an axis ends at its border."""
@@ -171,7 +175,7 @@ class Direct(Tiling):
         taps = [i for i in self.contraction.reduction.indices if i != self.contraction.channel]
         order = [*taps, *([self.contraction.channel] if self.contraction.channel else [])]
         runs = self._merge(order, [data])
-        panel_bytes = math.prod(run.size for run in runs) * self.width * 4
+        panel_bytes = self._terms() * self.width * 4
         packed = self.pointers[self.contraction.weight.tensor]
         weights = b.at(packed, b.multiply(panel, panel_bytes))
         offset = self._position(data, start)
@@ -188,9 +192,20 @@ class Direct(Tiling):
 
         if runs[-1].size <= STRAIGHT:
             self._prefetch(origins, 0, 1)
-        zeros = [b.zero()] * (self.tile.pixels * self.tile.vectors)
-        sums = self._reduce(runs, pixels, weights, zeros, fetch)[1]
+        sums = self._sums(runs, pixels, panel, weights, fetch)
         self._finish(sums, block, start, origins)
+
+    def _sums(
+        self,
+        runs: list[Axis],
+        pixels: Value,
+        panel: Value,
+        weights: Value,
+        fetch: Callable[[Offset, int], None],
+    ) -> list[Value]:
+        """The reductions of a tile; `weights` is where the panel's lie."""
+        zeros = [self.builder.zero()] * (self.tile.pixels * self.tile.vectors)
+        return self._reduce(runs, pixels, weights, zeros, fetch)[1]
 
     def _origin(
         self, read: Read, group: Offset, block: Offset, start: dict[Axis, Offset]

@@ -39,7 +39,7 @@ def seconds(statement: Statement, target: Target) -> float | None:
         return None
     extents = dict(statement.extents)
     assert contraction.feature is not None
-    inner = extents[_order(contraction)[-1]]
+    inner = extents[contraction.order[-1]]
     windows = math.prod(extents.values()) / extents[contraction.feature]
     vectors = windows / inner * math.ceil(inner / target.lanes)
     copies = 2.0 * _COPY * target.lanes * vectors / target.flops_per_second
@@ -54,7 +54,7 @@ def emit(task: Task) -> Emission:
     contraction = _match(task.statement)
     assert contraction is not None
     group = [contraction.group] if contraction.group else []
-    indices = (*contraction.rows, *group, *_order(contraction))
+    indices = (*contraction.rows, *group, *contraction.order)
     return _Im2col(task, *cut(task.statement, contraction.data, indices)).emission()
 
 
@@ -66,11 +66,6 @@ def _match(statement: Statement) -> Contraction | None:
         return None
     inside = window_halo(statement, contraction.weight) == (0, 0, 0, 0)
     return contraction if inside else None
-
-
-def _order(contraction: Contraction) -> tuple[str, ...]:
-    """The reduction's indices as the columns hold them."""
-    return (*contraction.taps, *([contraction.channel] if contraction.channel else []))
 
 
 class _Im2col(Staging):

@@ -53,7 +53,7 @@ class Parts:
 
 
 def seconds(statement: Statement, target: Target) -> float | None:
-    parts = _match(statement, target)
+    parts = match(statement, target)
     if parts is None:
         return None
     product, depthwise = direct.seconds(parts.inner, target), grouped.seconds(parts.outer, target)
@@ -62,7 +62,7 @@ def seconds(statement: Statement, target: Target) -> float | None:
 
 def pays(statement: Statement, target: Target) -> bool:
     """Whether planes are faster than two kernels: where they make enough chunks and stay cached."""
-    parts = _match(statement, target)
+    parts = match(statement, target)
     if parts is None or _plane_bytes(parts, 4 * target.lanes) > target.l2 // 4:
         return False
     batch, *_, features = parts.inner.shape
@@ -74,12 +74,12 @@ def halo(statement: Statement) -> dict[str, Halo]:
 
 
 def emit(task: Task) -> Emission:
-    parts = _match(task.statement, task.target)
+    parts = match(task.statement, task.target)
     assert parts is not None
-    return _Planes(task, parts).emission()
+    return Planes(task, parts).emission()
 
 
-def _match(statement: Statement, target: Target) -> Parts | None:
+def match(statement: Statement, target: Target) -> Parts | None:
     expression = statement.equation.expression
     sums = {node for node in outside_reductions(expression) if isinstance(node, Reduce)}
     match list(sums):
@@ -160,7 +160,7 @@ def _plane_bytes(parts: Parts, pitch: int) -> int:
     return (top + height + bottom) * (left + width + right) * pitch
 
 
-class _Planes(Direct):
+class Planes(Direct):
     """One emission: the tiles of a direct contraction that writes into the plane."""
 
     def __init__(self, task: Task, parts: Parts) -> None:

@@ -53,12 +53,12 @@ class Nest:
 
 
 def seconds(statement: Statement, target: Target) -> float | None:
-    nest = _match(statement, target)
+    nest = match(statement, target)
     if nest is None:
         return None
     contraction = match_contraction(nest.outer)
     assert contraction is not None
-    return product_seconds(nest.outer, contraction, target) + _inner_seconds(nest.inner, target)
+    return product_seconds(nest.outer, contraction, target) + inner_seconds(nest.inner, target)
 
 
 def pays(statement: Statement, target: Target) -> bool:
@@ -69,10 +69,10 @@ def pays(statement: Statement, target: Target) -> bool:
     """
     if math.prod(statement.shape[:-1]) < FEWEST_PIXELS:
         return False
-    return _match(statement, target) is not None
+    return match(statement, target) is not None
 
 
-def _inner_seconds(inner: Statement, target: Target) -> float:
+def inner_seconds(inner: Statement, target: Target) -> float:
     depthwise = grouped.seconds(inner, target)
     if depthwise is not None:
         return depthwise
@@ -80,19 +80,19 @@ def _inner_seconds(inner: Statement, target: Target) -> float:
 
 
 def halo(statement: Statement) -> dict[str, Halo]:
-    inner, _ = _parts(statement) or (statement, statement)
+    inner, _ = divided(statement) or (statement, statement)
     return grouped.halo(inner) if has_reduction(inner.equation.expression) else {}
 
 
 def emit(task: Task) -> Emission:
-    nest = _match(task.statement, task.target)
+    nest = match(task.statement, task.target)
     assert nest is not None
     depthwise = has_reduction(nest.inner.equation.expression)
-    kind = _Depthwise if depthwise else _ElementWise
+    kind = Depthwise if depthwise else ElementWise
     return kind(task, nest).emission()
 
 
-def _parts(statement: Statement) -> tuple[Statement, Statement] | None:
+def divided(statement: Statement) -> tuple[Statement, Statement] | None:
     """`statement` cut at the data of its one outer sum of products, if these are an expression."""
     expression = statement.equation.expression
     sums = {node for node in outside_reductions(expression) if isinstance(node, Reduce)}
@@ -113,9 +113,9 @@ def _parts(statement: Statement) -> tuple[Statement, Statement] | None:
     return cut(statement, data, (*rows, *total.indices))
 
 
-def _match(statement: Statement, target: Target) -> Nest | None:
+def match(statement: Statement, target: Target) -> Nest | None:
     """The parts, if the outer one is a pointwise product and the inner one can be staged."""
-    parts = _parts(statement)
+    parts = divided(statement)
     if parts is None:
         return None
     inner, outer = parts
@@ -151,7 +151,7 @@ class _Staged(Staging):
         self.row_chunks = min(self.total, max(FEWEST_CHUNKS, self.row_chunks))
 
 
-class _ElementWise(_Staged):
+class ElementWise(_Staged):
     """The stage is a function of single elements: vector after vector of each pixel's terms."""
 
     def __init__(self, task: Task, nest: Nest) -> None:
@@ -213,7 +213,7 @@ class _ElementWise(_Staged):
         b.store(value, b.at(b.at(target, first), vector * size), bound)
 
 
-class _Depthwise(_Staged):
+class Depthwise(_Staged):
     """The stage is a depthwise convolution: the tiles of `grouped` within a tile of pixels."""
 
     def __init__(self, task: Task, nest: Nest) -> None:

@@ -16,7 +16,7 @@ from striate.compiler.layout import Layout
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.schedules.chunks import share
 from striate.compiler.schedules.contraction import match_contraction
-from striate.compiler.schedules.direct import Direct
+from striate.compiler.schedules.direct import Direct, Turn
 from striate.compiler.schedules.tiles import CACHE_LINE
 from striate.compiler.schedules.tiling import Axis
 from striate.notation.ir import Affine, Equation, Expression, Read, Reduce, Statement, reads, walk
@@ -60,6 +60,31 @@ def statement_of(
     return Statement(Equation(output, expression, sizes), needed, sizes, shape)
 
 
+def stage_layout(
+    stage: Read,
+    rows: Sequence[str],
+    order: Sequence[str],
+    extents: Mapping[str, int],
+    kept: int = 0,
+) -> Layout:
+    """Terms of all pixels one after another, an odd number of cache lines apart.
+
+    After the terms of each pixel there is room for numbers that are `kept`. Groups use the same
+    memory in turn.
+    """
+    lines = math.ceil(4 * (math.prod(extents[index] for index in order) + kept) / CACHE_LINE)
+    step = CACHE_LINE * (lines + (lines % 2 == 0))
+    strides: dict[str, int] = {}
+    for index in reversed(rows):
+        strides[index] = step
+        step *= extents[index]
+    inside = Layout.dense(tuple(extents[index] for index in order)).strides
+    strides |= dict(zip(order, inside, strict=True))
+    names = [affine.index or "" for affine in stage.access]
+    shape = tuple(extents[name] for name in names)
+    return Layout(shape, tuple(strides.get(name, 0) for name in names))
+
+
 class Staging(Direct):
     """One emission: a direct contraction `outer` whose data are the stage that `inner` computes.
 
@@ -67,6 +92,8 @@ class Staging(Direct):
     """
 
     name: str
+    # Numbers that are kept after the terms of a pixel.
+    kept = 0
 
     def __init__(
         self, task: Task, inner: Statement, outer: Statement, even: Sequence[Read] = ()
@@ -75,13 +102,11 @@ class Staging(Direct):
         assert contraction is not None
         self.given = task
         extents = dict(task.statement.extents)
-        self.order = (
-            *contraction.taps,
-            *([contraction.channel] if contraction.channel else []),
-        )
+        self.order = contraction.order
         self.terms = math.prod(extents[index] for index in self.order)
         stage = inner.equation.output
-        layouts = (*task.layouts, (stage.tensor, self._layout(stage, contraction.rows, extents)))
+        layout = stage_layout(stage, contraction.rows, self.order, extents, self.kept)
+        layouts = (*task.layouts, (stage.tensor, layout))
         places = dict(layouts)
         own = tuple((name, places[name]) for name, _ in inner.shapes)
         self.stage = Task(inner, (*own, layouts[-1]), task.target)
@@ -90,23 +115,6 @@ class Staging(Direct):
         # The stage stays in half of the second-level cache while every panel passes over it.
         room = max(1, self.target.l2 // 2 // self._tile_bytes())
         self.block = min(room, math.ceil(self.total / self.row_chunks))
-
-    def _layout(self, stage: Read, rows: Sequence[str], extents: Mapping[str, int]) -> Layout:
-        """Terms of all pixels one after another, an odd number of cache lines apart.
-
-        Groups use the same memory in turn.
-        """
-        lines = math.ceil(4 * self.terms / CACHE_LINE)
-        step = CACHE_LINE * (lines + (lines % 2 == 0))
-        strides: dict[str, int] = {}
-        for index in reversed(rows):
-            strides[index] = step
-            step *= extents[index]
-        inside = Layout.dense(tuple(extents[index] for index in self.order)).strides
-        strides |= dict(zip(self.order, inside, strict=True))
-        names = [affine.index or "" for affine in stage.access]
-        shape = tuple(extents[name] for name in names)
-        return Layout(shape, tuple(strides.get(name, 0) for name in names))
 
     def _share(self) -> None:
         """Decide the chunks, where not as `direct` does."""
@@ -162,15 +170,20 @@ class Staging(Direct):
         b, stage = self.builder, self.contraction.data.tensor
         tiles = self._outer_tiles()
 
+        def number(tile: Value) -> Offset:
+            return b.add(tile, b.emit(f"sub i64 0, {first}"))
+
         def slot(tile: Value) -> Value:
-            number = b.add(tile, b.emit(f"sub i64 0, {first}"))
-            return b.at("%scratch", b.multiply(number, self._tile_bytes()))
+            return b.at("%scratch", b.multiply(number(tile), self._tile_bytes()))
 
         with b.loop(first, last) as tile:
             self._fill(self._decode(tile.index, tiles), group, slot(tile.index))
-        with b.loop(*panels) as panel, b.loop(first, last) as tile:
-            self.pointers[stage] = slot(tile.index)
-            self._tile(panel.index, self._decode(tile.index, tiles))
+        with b.loop(*panels) as panel:
+            following = self._following(panel.index, panels[1])
+            with b.loop(first, last) as tile:
+                self.pointers[stage] = slot(tile.index)
+                turn = Turn(number(tile.index), following)
+                self._tile(panel.index, self._decode(tile.index, tiles), turn)
 
     def _position(self, read: Read, start: dict[Axis, Offset]) -> Offset:
         # A tile's stage begins where its slot does.

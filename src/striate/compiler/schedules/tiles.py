@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from striate.compiler.schedules.pairs import most_pixels
 from striate.compiler.target import Target
 
 # The first-level data cache of every CPU this was measured on.
@@ -30,7 +31,7 @@ class Product:
     """`rows` x `columns` pixels, `pitch` bytes apart along a row, by `features`.
 
     `terms` is the length of one output's sum, `window` the rows and columns that are pooled: a tile
-    holds whole windows.
+    holds whole windows. With `paired` two of three terms take the time of one (`pairs`).
     """
 
     rows: int
@@ -39,6 +40,7 @@ class Product:
     terms: int
     pitch: int
     window: tuple[int, int] = (1, 1)
+    paired: bool = False
 
 
 # How much longer the work takes with a tile for reasons that are the caller's.
@@ -51,7 +53,7 @@ def choose_tile(product: Product, target: Target, surplus: Surplus) -> tuple[Til
     Where a vector runs as two halves, half vectors waste less on a last one that is half empty.
     """
     tile, cycles = _best_tile(product, target, surplus)
-    if _leaves_half(product.features, target):
+    if _leaves_half(product.features, target) and not product.paired:
         half = replace(target, lanes=target.lanes // 2, halved=False)
         narrow, fewer = _best_tile(product, half, surplus)
         if fewer / 2 < (1 - LEAST_SAVING) * cycles:
@@ -76,9 +78,12 @@ def _best_tile(product: Product, target: Target, surplus: Surplus) -> tuple[Tile
     budget = target.registers - 1
     down, right = product.window
     best, least = Tile(down, right, 1), math.inf
-    for v in range(1, min(vectors, 8) + 1):
+    # Pairs read each pixel as an operand of every addition: a second vector would read it again.
+    for v in range(1, 2 if product.paired else min(vectors, 8) + 1):
         for r in {min(down * n, product.rows) for n in (1, 2, 4)}:
             most = min(product.columns, (budget - v) // (r * v))
+            if product.paired:
+                most = min(most, most_pixels(target) // r)
             for c in range(right, most + 1, right):
                 if r > down and c < product.columns:
                     continue
@@ -108,6 +113,9 @@ def _cycles(tile: Tile, product: Product, target: Target) -> float:
     # Folded into its only product, a 64-byte broadcast takes the load units twice (Zen 4).
     broadcasts = tile.pixels * (2.0 if target.lanes >= 16 and tile.vectors == 1 else 1.25)
     loads = (broadcasts + tile.vectors * _load_cycles(tile, product, target)) / products
+    if product.paired:
+        # Of the time of pairs: few pixels do not hide the loads of weights.
+        return max(1.0, 0.85 + 1.5 / products)
     return max(1.0, loads, 10 / products) + 0.02 * loads
 
 

@@ -106,7 +106,7 @@ class Tiling:
         contraction = self.contraction
         weight, feature = contraction.weight, contraction.feature
         assert feature is not None
-        order = [*contraction.taps, *([contraction.channel] if contraction.channel else [])]
+        order = contraction.order
         outer = [contraction.group] if contraction.group else []
         names = fresh(("block", "lane"), set(self.extents))
         block, lane = names["block"], names["lane"]

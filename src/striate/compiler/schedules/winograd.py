@@ -19,6 +19,7 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 
+from striate.compiler.balance import Balance
 from striate.compiler.layout import Halo
 from striate.compiler.schedules.base import Emission, Task, window_halo
 from striate.compiler.schedules.contraction import (
@@ -121,6 +122,13 @@ def _window_axis(affine: Affine, contraction: Contraction) -> tuple[str, str, in
     return rows[0], taps[0], steps[rows[0]]
 
 
+def transformed(statement: Statement, target: Target) -> str:
+    """The weights."""
+    contraction = match_contraction(take_apart(statement).layer)
+    assert contraction is not None
+    return contraction.weight.tensor
+
+
 def halo(statement: Statement) -> dict[str, Halo]:
     window = _best(statement)
     assert window is not None
@@ -155,7 +163,13 @@ def emission(task: Task, window: Window, blocking: Blocking) -> Emission:
     packed = {weight: _packing(task, window, blocking)}
     rows, columns = window.algorithms
     transforms = {weight: (rows.weights, columns.weights)}
-    return Emission(kernel.write, chunks, plan, packed, kernel.scratch_bytes, transforms)
+    balances = {}
+    if blocking.paired:
+        width = blocking.vectors * task.target.lanes
+        panels = blocking.panels * window.products
+        balances[weight] = Balance(panels, 1, window.channels, width)
+        plan += "; pairs of channels"
+    return Emission(kernel.write, chunks, plan, packed, kernel.scratch_bytes, transforms, balances)
 
 
 def _packing(task: Task, window: Window, blocking: Blocking) -> Statement:

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 
+from striate.compiler.schedules import pairs
 from striate.compiler.schedules.contraction import Contraction
 from striate.compiler.schedules.pooled import Pooled
 from striate.compiler.target import Target
@@ -16,8 +17,8 @@ PARTS, BLOCKS = (1, 2, 4, 8), (16, 28, 56, 112)
 MOST_CHUNKS = 16
 # Cycles of one vector of one product, as measured (Zen 4): a multiply-add, in the cycles of the
 # target's peak; to transform a window and an output tile; what is more for windows that are not
-# near, and to read windows and weights past the second-level cache.
-EFFORT, WINDOW, OUTPUT, FAR_WINDOW, FAR_DATA, FAR_WEIGHTS = 0.91, 5, 5, 6, 3, 1
+# near; to read windows past the second-level cache, for a panel and for one of pairs; and weights.
+EFFORT, WINDOW, OUTPUT, FAR_WINDOW, FAR_DATA, FAR_PAIRED, FAR_WEIGHTS = 0.91, 5, 5, 6, 3, 12, 1
 # A transform of more values than this spills registers: it takes as the square of their number.
 UNSPILT = 50
 # Cycles to begin a register tile; what is more for a vector of sums that fill that cache.
@@ -27,7 +28,7 @@ BEGIN, FAR_SUMS = 25, 4
 LAST, EXPOSED = 0.03, 0.2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Window:
     """F(m x n, r x s) on one convolution: `tile` is (m, n), `taps` (r, s), `grid` the tiles.
 
@@ -47,60 +48,60 @@ class Window:
     channels: int
     features: int
 
-    @property
+    @cached_property
     def phases(self) -> tuple[int, int]:
         """The phases of rows and of columns that have taps."""
         rows, columns = (min(s, r) for s, r in zip(self.stride, self.taps, strict=True))
         return rows, columns
 
-    @property
+    @cached_property
     def reach(self) -> tuple[int, int]:
         """The most taps of a phase; the point at infinity is zero where a phase has one less."""
         rows, columns = (math.ceil(r / s) for r, s in zip(self.taps, self.stride, strict=True))
         return rows, columns
 
-    @property
+    @cached_property
     def far_phases(self) -> tuple[int, int]:
         """The phases of rows and of columns that the point at infinity has: the first ones."""
         sizes = zip(self.taps, self.stride, self.reach, strict=True)
         rows, columns = (r - s * (reach - 1) for r, s, reach in sizes)
         return rows, columns
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, int]:
         rows, columns = (math.ceil(n / m) for n, m in zip(self.size, self.tile, strict=True))
         return rows, columns
 
-    @property
+    @cached_property
     def pool(self) -> tuple[int, int]:
         """The rows and columns of outputs that are pooled into one."""
         rows, columns = self.pooled.window(self.pixels)
         return rows, columns
 
-    @property
+    @cached_property
     def tiles(self) -> int:
         return math.prod(self.grid) * math.prod(size for _, size in self.outer)
 
-    @property
+    @cached_property
     def sides(self) -> tuple[int, int]:
         height, breadth = (m + r - 1 for m, r in zip(self.tile, self.reach, strict=True))
         return height, breadth
 
-    @property
+    @cached_property
     def algorithms(self) -> tuple[Algorithm, Algorithm]:
         rows, columns = (algorithm(m, r) for m, r in zip(self.tile, self.reach, strict=True))
         return rows, columns
 
-    @property
+    @cached_property
     def products(self) -> int:
         return math.prod(self.sides)
 
-    @property
+    @cached_property
     def depth(self) -> int:
         """The channels of all phases: the most terms of a product."""
         return math.prod(self.phases) * self.channels
 
-    @property
+    @cached_property
     def terms(self) -> int:
         """The terms of all products of a tile."""
         sizes = zip(self.sides, self.phases, self.far_phases, strict=True)
@@ -122,7 +123,7 @@ class Blocking:
 
     A chunk is `span` tiles by one of `parts` of the panels; it goes on in blocks of `block` tiles.
     A register tile is `rows` tiles by `vectors` vectors of features, a panel that many vectors
-    wide.
+    wide. `paired` says that products are made by pairs of channels.
     """
 
     span: int
@@ -131,6 +132,7 @@ class Blocking:
     rows: int
     vectors: int
     panels: int
+    paired: bool = False
 
 
 @lru_cache(maxsize=1024)
@@ -146,26 +148,33 @@ def _blockings(window: Window, target: Target) -> Iterator[Blocking]:
         if math.ceil(window.tiles / span) != spans:
             continue
         blocks = {math.ceil(span / math.ceil(span / most)) for most in BLOCKS}
-        for parts, block in product(PARTS, blocks):
+        ways = (False, True) if pairs_fit(window, target) else (False,)
+        for parts, block, paired in product(PARTS, blocks, ways):
             if spans * parts <= MOST_CHUNKS:
-                rows, vectors = _register_tile(window, target, span, block, parts)
+                rows, vectors = _register_tile(window, target, span, block, parts, paired=paired)
                 panels = math.ceil(window.features / (vectors * target.lanes))
-                yield Blocking(span, min(parts, panels), block, rows, vectors, panels)
+                yield Blocking(span, min(parts, panels), block, rows, vectors, panels, paired)
+
+
+def pairs_fit(window: Window, target: Target) -> bool:
+    """Whether products may be made by pairs of channels."""
+    return target.adders and math.prod(window.phases) == 1 and window.channels >= target.lanes
 
 
 def _register_tile(
-    window: Window, target: Target, span: int, block: int, parts: int
+    window: Window, target: Target, span: int, block: int, parts: int, *, paired: bool
 ) -> tuple[int, int]:
     """(rows, vectors) of the register tile that takes the fewest cycles."""
     found = []
     features = math.ceil(window.features / target.lanes)
-    for vectors in range(1, min(features, 4) + 1):
+    for vectors in range(1, 2 if paired else min(features, 4) + 1):
         most = max(1, min(block, (target.registers - 1 - vectors) // vectors))
+        most = min(most, pairs.most_pixels(target)) if paired else most
         panels = math.ceil(math.ceil(features / vectors) / parts)
         fewest = math.ceil(block / most)
         for groups in range(fewest, fewest + 3):
             rows = math.ceil(block / groups)
-            cycles = _cycles(window, target, rows, vectors)
+            cycles = 1.0 + 1.0 / rows if paired else _cycles(window, target, rows, vectors)
             found.append((_rows(span, block, rows) * panels * vectors * cycles, rows, vectors))
     _, rows, vectors = min(found)
     return rows, vectors
@@ -220,14 +229,19 @@ def _seconds(window: Window, target: Target, blocking: Blocking) -> float:
     panels, vectors = math.ceil(blocking.panels / blocking.parts), window.vectors(target)
     features = panels * blocking.vectors
     cycles = EFFORT * _rows(span, block, blocking.rows) * window.terms / n * features
-    cycles *= _cycles(window, target, blocking.rows, blocking.vectors)
+    if blocking.paired:
+        cycles *= pairs.TERM * (1.0 + 1.0 / blocking.rows)
+        cycles += span * (pairs.VECTOR * vectors + pairs.PIXEL + pairs.SUM * features)
+    else:
+        cycles *= _cycles(window, target, blocking.rows, blocking.vectors)
     cycles += BEGIN * _rows(span, block, blocking.rows) / blocking.rows * panels
     sums = 4 * n * block * blocking.vectors * lanes
     cycles += FAR_SUMS * min(1.0, sums / target.l2) * span * features
     spilt = min(1.0, max(0.0, _block_bytes(window, target, blocking) / near - 1))
     # V is written once and read for each panel.
     effort = max(1.0, n / UNSPILT) ** 2
-    cycles += (effort * WINDOW + spilt * FAR_DATA * (1 + panels)) * span * vectors
+    again = FAR_PAIRED if blocking.paired else FAR_DATA
+    cycles += (effort * WINDOW + spilt * (FAR_DATA + again * panels)) * span * vectors
     cycles += effort * OUTPUT * span * features
     if not fetches_windows(window, target, blocking):
         cycles += FAR_WINDOW * span * vectors
