@@ -38,7 +38,7 @@ def normed(x: Node) -> Node:
     return relu(batch_norm(x, weight(size), weight(size) ** 2 + 1, weight(size), weight(size)))
 
 
-def network(filters: Node | None = None) -> Graph:
+def network() -> Graph:
     first = inverted_residual(inverted_residual(X))
     branches = [pointwise(first, 33), pointwise(normed(first), 64), max_pool2d(first, 3, 1, 1)]
     joined = concatenate(branches)

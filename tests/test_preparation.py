@@ -112,11 +112,13 @@ def test_weights_are_balanced(target: str, data: st.DataObject) -> None:
     balance = Balance(packing.shape[0], taps, channels, vectors * lanes)
     preparer = Preparer((weight.array,))
     place = preparer.constant(weight, packing, balance=balance).offset // 4
-    preparer.constant(weight, packing)
+    beside = preparer.constant(weight, packing).offset // 4
     block = block_of(preparer, target, 2)
     wanted = balanced(expected(weight, packing), balance, lanes)
     # What is far below the largest of its feature is as near to zero.
     np.testing.assert_allclose(block[place : place + wanted.size], wanted, rtol=1e-5, atol=1e-6)
+    plain = expected(weight, packing).ravel()
+    np.testing.assert_array_equal(block[beside : beside + plain.size], plain)
 
 
 def parameters(node: Known) -> list[Parameter]:

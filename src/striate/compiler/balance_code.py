@@ -11,7 +11,8 @@ vector of them.
 """
 
 from striate.compiler.balance import Balance, emit_exponents, emit_scale, pair_signs
-from striate.compiler.builder import Builder, Offset, Value
+from striate.compiler.builder import Builder, Value
+from striate.compiler.described import Described
 from striate.compiler.schedules.base import Emission
 from striate.compiler.target import Target
 
@@ -29,27 +30,20 @@ def emit_balance(rest: int, target: Target) -> Emission:
     return Emission(lambda: _Balancing(rest, target).write(), 1, f"balance: {rest} terms past")
 
 
-class _Balancing:
+class _Balancing(Described):
     def __init__(self, rest: int, target: Target) -> None:
-        self.builder = b = Builder(target)
+        super().__init__(target)
+        b = self.builder
         self.rest, self.lanes = rest, target.lanes
         self.packed, self.table = b.argument(0), b.argument(1)
         self.row = self._times(4 * self.lanes, self._word(_FEATURES))
         self.terms = str(b.add(self._times(self.lanes, self._word(_TERMS)), rest))
 
-    def _word(self, number: int) -> Value:
-        b = self.builder
-        return b.emit(f"load i64, ptr {b.at(self.table, 8 * number)}, align 8, !invariant.load !0")
-
-    def _times(self, a: Offset, b: Value) -> Value:
-        return self.builder.emit(f"mul nsw i64 {a}, {b}")
-
     def write(self) -> Builder:
         """All panels of a chunk, vector of features by vector."""
-        b, panels, chunks = self.builder, self._word(_PANELS), self._word(_CHUNKS)
+        b, panels = self.builder, self._word(_PANELS)
         panel_bytes = self._times(self._times(self.row, self.terms), self._word(_RUNS))
-        first = b.emit(f"udiv i64 {self._times('%chunk', panels)}, {chunks}")
-        last = b.emit(f"udiv i64 {self._times(b.add('%chunk', 1), panels)}, {chunks}")
+        first, last = self._share(self._word(_CHUNKS), panels)
         behind = b.at(self.packed, self._times(panels, panel_bytes))
         with b.loop(first, last) as panel, b.loop(0, self._word(_FEATURES)) as vector:
             lane = b.multiply(vector.index, 4 * self.lanes)

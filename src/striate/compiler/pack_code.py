@@ -11,6 +11,7 @@ is written (Winograd's transform of weights).
 from dataclasses import dataclass
 
 from striate.compiler.builder import Builder, Offset, Value
+from striate.compiler.described import Described
 from striate.compiler.schedules.base import Emission
 from striate.compiler.target import Target
 from striate.compiler.toom_cook import Matrices, emit_transform
@@ -50,28 +51,18 @@ def emit_pack(variant: Variant, target: Target, chunks: int) -> Emission:
     return Emission(lambda: _Pack(variant, target).write(), chunks, plan)
 
 
-class _Pack:
+class _Pack(Described):
     def __init__(self, variant: Variant, target: Target) -> None:
-        self.variant = variant
-        self.builder = b = Builder(target)
+        super().__init__(target)
+        self.variant, b = variant, self.builder
         self.width = target.lanes
         self.packed, self.source, self.factor, self.table = (b.argument(k) for k in range(4))
         self.lanes = self._word(LANES)
         self.step = self._word(LANE_STEP) if variant.lanes != "unit" else "4"
 
-    def _word(self, number: int) -> Value:
-        b = self.builder
-        return b.emit(f"load i64, ptr {b.at(self.table, 8 * number)}, align 8, !invariant.load !0")
-
-    def _times(self, a: Offset, b: Value) -> Value:
-        return self.builder.emit(f"mul nsw i64 {a}, {b}")
-
     def write(self) -> Builder:
         b = self.builder
-        chunks = self._word(CHUNKS)
-        size = self._word(SIZES)
-        first = b.emit(f"udiv i64 {self._times('%chunk', size)}, {chunks}")
-        last = b.emit(f"udiv i64 {self._times(b.add('%chunk', 1), size)}, {chunks}")
+        first, last = self._share(self._word(CHUNKS), self._word(SIZES))
         blocks = b.divide(b.add(self.lanes, self.width - 1), self.width)
         with b.loop(first, last, maybe_empty=True) as outermost:
             at = self._moved(

@@ -172,9 +172,7 @@ class Direct(Tiling):
         """The tile that begins at `start`, by a panel of features."""
         b, data = self.builder, self.contraction.data
         group, block = b.divide(panel, self.blocks), b.remainder(panel, self.blocks)
-        taps = [i for i in self.contraction.reduction.indices if i != self.contraction.channel]
-        order = [*taps, *([self.contraction.channel] if self.contraction.channel else [])]
-        runs = self._merge(order, [data])
+        runs = self._merge(list(self.contraction.order), [data])
         panel_bytes = self._terms() * self.width * 4
         packed = self.pointers[self.contraction.weight.tensor]
         weights = b.at(packed, b.multiply(panel, panel_bytes))

@@ -61,7 +61,7 @@ def seconds(statement: Statement, target: Target) -> float | None:
         if contraction is None or depthwise is None:
             return None
         return depthwise + paired_seconds(parts.inner, contraction, target)
-    nest = staged.match(statement, target) or _in_place(statement)
+    nest = _nest(statement, target)
     if nest is None:
         return None
     contraction = match_contraction(nest.outer)
@@ -80,9 +80,8 @@ def halo(statement: Statement) -> dict[str, Halo]:
 
 def transformed(statement: Statement, target: Target) -> str:
     """The weights."""
-    parts = planes.match(statement, target)
-    nest = staged.divided(statement)
-    product = parts.inner if parts else nest[1] if nest else statement
+    parts, nest = planes.match(statement, target), _nest(statement, target)
+    product = parts.inner if parts else nest.outer if nest else statement
     contraction = match_contraction(product)
     assert contraction is not None
     return contraction.weight.tensor
@@ -92,7 +91,7 @@ def emit(task: Task) -> Emission:
     parts = planes.match(task.statement, task.target)
     if parts is not None:
         return _Planes(task, parts).emission()
-    nest = staged.match(task.statement, task.target) or _in_place(task.statement)
+    nest = _nest(task.statement, task.target)
     assert nest is not None
     if isinstance(nest.inner.equation.expression, Read):
         return _Copied(task, nest).emission()
@@ -117,8 +116,11 @@ def _contraction(statement: Statement) -> Contraction | None:
     return contraction if fits else None
 
 
-def _in_place(statement: Statement) -> Nest | None:
-    """A product whose data are read in place, as a nest whose inner layer is a copy."""
+def _nest(statement: Statement, target: Target) -> Nest | None:
+    """The product over its data; those that are read in place are a layer that copies."""
+    nested = staged.match(statement, target)
+    if nested is not None:
+        return nested
     contraction = _contraction(statement)
     if contraction is None:
         return None

@@ -23,6 +23,7 @@ from striate.compiler.schedules.pairs import (
     VECTOR,
     Rows,
     emit_balanced,
+    emit_kept,
     emit_pairs,
     emit_uncorrected,
     emit_unscaled,
@@ -65,9 +66,12 @@ class Paired(Direct):
         terms = self.extents[self.contraction.channel]
         return self._terms() // terms, terms
 
+    def _panels(self) -> Balance:
+        """How the weights are balanced."""
+        return Balance(self.panels, *self._runs(), self.width)
+
     def _with_balance(self, emission: Emission) -> Emission:
-        balance = Balance(self.panels, *self._runs(), self.width)
-        return replace(emission, balances={self.contraction.weight.tensor: balance})
+        return replace(emission, balances={self.contraction.weight.tensor: self._panels()})
 
     def _balance(self, sources: Sequence[Value], target: Value) -> None:
         """A balanced pixel at `target`, of the runs of terms at `sources`."""
@@ -84,12 +88,8 @@ class Paired(Direct):
         b, lanes, width = self.builder, self.target.lanes, 4 * self.width
         number, terms = self._runs()
         packed = self.pointers[self.contraction.weight.tensor]
-        after = self.panels * number * terms * width
-        kept = b.at(packed, b.add(after, b.multiply(panel, 2 * width)))
-        corrections, scales = (
-            [b.load(b.at(kept, row * width + 4 * lanes * k)) for k in range(self.tile.vectors)]
-            for row in (0, 1)
-        )
+        balance = self._panels()
+        corrections, scales = (emit_kept(b, packed, balance, panel, row) for row in (0, 1))
         offsets = tuple(self._offsets())
         places = [b.at(pixels, offset + 4 * number * terms) for offset in offsets]
         rows, sums = Rows(pixels, offsets, weights, width), emit_uncorrected(b, corrections, places)

@@ -18,7 +18,7 @@ scaling: R. P. Brent, Algorithms for matrix multiplication, Stanford STAN-CS-70-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from striate.compiler.balance import GROUP, emit_exponents, emit_scale, pair_signs
+from striate.compiler.balance import GROUP, Balance, emit_exponents, emit_scale, pair_signs
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.target import Target
 
@@ -177,6 +177,13 @@ def _weights(b: Builder, rows: Rows, term: int) -> list[Value]:
 
 def _broadcast(b: Builder, rows: Rows, offset: int, term: int) -> Value:
     return b.broadcast(b.load_scalar(b.at(rows.pixels, offset + 4 * term)))
+
+
+def emit_kept(b: Builder, packed: Value, balance: Balance, panel: Offset, row: int) -> list[Value]:
+    """What is kept of a balanced panel's features: in row 0 corrections, in 1 inverse scales."""
+    width, line = 4 * balance.width, 4 * b.target.lanes
+    rows = b.at(packed, b.add(balance.offset, b.multiply(panel, 2 * width)))
+    return [b.load(b.at(rows, row * width + at)) for at in range(0, width, line)]
 
 
 def emit_uncorrected(

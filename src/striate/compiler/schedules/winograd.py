@@ -19,7 +19,6 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 
-from striate.compiler.balance import Balance
 from striate.compiler.layout import Halo
 from striate.compiler.schedules.base import Emission, Task, window_halo
 from striate.compiler.schedules.contraction import (
@@ -163,12 +162,8 @@ def emission(task: Task, window: Window, blocking: Blocking) -> Emission:
     packed = {weight: _packing(task, window, blocking)}
     rows, columns = window.algorithms
     transforms = {weight: (rows.weights, columns.weights)}
-    balances = {}
-    if blocking.paired:
-        width = blocking.vectors * task.target.lanes
-        panels = blocking.panels * window.products
-        balances[weight] = Balance(panels, 1, window.channels, width)
-        plan += "; pairs of channels"
+    balances = {weight: kernel.balance} if blocking.paired else {}
+    plan += "; pairs of channels" if blocking.paired else ""
     return Emission(kernel.write, chunks, plan, packed, kernel.scratch_bytes, transforms, balances)
 
 

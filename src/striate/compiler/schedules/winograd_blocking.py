@@ -148,7 +148,7 @@ def _blockings(window: Window, target: Target) -> Iterator[Blocking]:
         if math.ceil(window.tiles / span) != spans:
             continue
         blocks = {math.ceil(span / math.ceil(span / most)) for most in BLOCKS}
-        ways = (False, True) if pairs_fit(window, target) else (False,)
+        ways = (False, True) if _pairs_fit(window, target) else (False,)
         for parts, block, paired in product(PARTS, blocks, ways):
             if spans * parts <= MOST_CHUNKS:
                 rows, vectors = _register_tile(window, target, span, block, parts, paired=paired)
@@ -156,7 +156,7 @@ def _blockings(window: Window, target: Target) -> Iterator[Blocking]:
                 yield Blocking(span, min(parts, panels), block, rows, vectors, panels, paired)
 
 
-def pairs_fit(window: Window, target: Target) -> bool:
+def _pairs_fit(window: Window, target: Target) -> bool:
     """Whether products may be made by pairs of channels."""
     return target.adders and math.prod(window.phases) == 1 and window.channels >= target.lanes
 

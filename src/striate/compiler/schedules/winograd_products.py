@@ -11,11 +11,13 @@ outputs go to: pixel n of each with product n.
 import math
 from itertools import product
 
+from striate.compiler.balance import Balance
 from striate.compiler.builder import Offset, Value
 from striate.compiler.schedules.base import Task
 from striate.compiler.schedules.pairs import (
     Rows,
     emit_balanced,
+    emit_kept,
     emit_pairs,
     emit_uncorrected,
     emit_unscaled,
@@ -43,6 +45,8 @@ class Products(Windows):
         # Bytes of the next product's weights to fetch with each vector of channels.
         lines = self.u_phase / CACHE_LINE / (self.groups * self.channel_vectors)
         self.fetch = math.ceil(lines) * CACHE_LINE
+        panels = blocking.panels * window.products
+        self.balance = Balance(panels, 1, window.channels, self.width // 4)
         self.m_step = window.products * self.width
         self.m_offset = window.products * self.v_step
         # The correction and the inverse scale of every window and product, after V and M.
@@ -173,15 +177,14 @@ class Products(Windows):
         windows: list[Value],
     ) -> list[Value]:
         """The register tile by pairs of channels; `number` is that of its panel and product."""
-        b, window, rows = self.builder, self.window, self.blocking.rows
+        b, rows = self.builder, self.blocking.rows
         following = b.at(weights, b.add(self.u_step, ahead))
         packed = self.pointers[self.contraction.weight.tensor]
-        after = self.blocking.panels * window.products * self.u_step
-        corrections = b.at(packed, b.add(after, b.multiply(number, 2 * self.width)))
+        corrections = emit_kept(b, packed, self.balance, number, 0)
         places = [b.at(kept, 8 * row) for row in range(rows)]
-        sums = emit_uncorrected(b, [b.load(corrections)], places)
+        sums = emit_uncorrected(b, corrections, places)
         sums = self._products(data, weights, following, windows, sums)
-        scales = [b.load(b.at(corrections, self.width))]
+        scales = emit_kept(b, packed, self.balance, number, 1)
         return emit_unscaled(b, scales, [b.at(place, 4) for place in places], sums)
 
     def _products(
