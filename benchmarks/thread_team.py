@@ -20,7 +20,7 @@ from striate.runtime.loader import ObjectCode, load
 
 # As many turns of an empty loop as the first constant says.
 WORK = """
-define void @NAME(ptr %pointers, i64 %chunk, ptr %scratch) {
+define void @NAME(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next, ptr %later, i64 %pace) {
   %turns.at = load ptr, ptr %pointers
   %turns.f = load float, ptr %turns.at
   %turns = fptosi float %turns.f to i64

@@ -75,13 +75,27 @@ class Buffer:
 
 
 class Loaded:
-    """Machine code in this process; the address is valid as long as the object lives."""
+    """A kernel in this process, which can be called as long as the object lives.
 
-    def __init__(self, ir: str, target: Target) -> None:
+    How far it went through what later steps read it keeps where this object can see it.
+    """
+
+    def __init__(self, emission: Emission, target: Target) -> None:
+        self._later = ctypes.c_int64()
+        kept = f"inttoptr i64 {ctypes.addressof(self._later)} to ptr"
+        ir = code(emission)
+        assert "%later.at = alloca ptr" in ir
+        ir = ir.replace("%later.at = alloca ptr", f"%later.at = {kept}")
         (self._function,) = load([ObjectCode("kernel", object_code(ir, target))])
-        number = ctypes.c_int64
-        kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, number, ctypes.c_void_p, number)
-        self.call = kind(self._function.address)
+        pointer, number = ctypes.c_void_p, ctypes.c_int64
+        kind = ctypes.CFUNCTYPE(None, pointer, number, pointer, number, number, number)
+        self._call = kind(self._function.address)
+
+    def call(self, pointers: int, chunk: int, scratch: int | None, following: int) -> int:
+        """Do a chunk; gives the rounds in which it asked for something."""
+        start, pace = 1 << 20, 40
+        self._call(pointers, chunk, scratch, following, start, pace)
+        return (self._later.value - start) // pace
 
 
 def emit(
@@ -123,7 +137,7 @@ def run(
     if isinstance(target, str):
         target = Target.named(target)
     task, emission = emit(schedule, stated, target, layouts)
-    loaded = Loaded(code(emission), target)
+    loaded = Loaded(emission, target)
     buffers = []
     for name, layout in task.layouts[:-1]:
         values = operands[name]
@@ -147,8 +161,12 @@ def run(
     scratch = np.full(emission.scratch_bytes + 64 + _ZONE, _GUARD, np.uint8)
     start = -int(scratch.ctypes.data) % 64
     aligned = int(scratch.ctypes.data) + start
+    place, rounds = ctypes.addressof(pointers), 0
     for chunk in reversed(range(emission.chunks)):
-        loaded.call(ctypes.addressof(pointers), chunk, aligned, max(chunk - 1, 0))
+        rounds += loaded.call(place, chunk, aligned, max(chunk - 1, 0))
+    promised = emission.chunks * emission.room.rounds
+    assert promised <= rounds, "there is less room than the schedule says"
+    assert promised or not rounds, "there is room that the schedule does not know"
     beyond = scratch[start + emission.scratch_bytes :]
     assert (beyond == _GUARD).all(), "memory behind the scratch memory was written"
     for buffer, (name, _) in zip(buffers, task.layouts, strict=True):
@@ -162,7 +180,7 @@ def run(
 def _made(ahead: Ahead, operand: Buffer) -> Buffer:
     """What a kernel makes of an operand before another runs."""
     made = Buffer(Layout.dense((ahead.nbytes // 4,)), None)
-    loaded = Loaded(code(ahead.emission), ahead.task.target)
+    loaded = Loaded(ahead.emission, ahead.task.target)
     pointers = (ctypes.c_void_p * 2)(operand.address, made.address)
     for chunk in range(ahead.emission.chunks):
         loaded.call(ctypes.addressof(pointers), chunk, None, chunk)

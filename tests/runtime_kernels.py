@@ -14,7 +14,7 @@ BLOCK = 16
 
 # Block c of y is block c of x plus one.
 _ADVANCE = """
-define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next) {
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next, ptr %later, i64 %pace) {
   %x.at = getelementptr ptr, ptr %pointers, i64 0
   %y.at = getelementptr ptr, ptr %pointers, i64 1
   %x = load ptr, ptr %x.at
@@ -31,7 +31,7 @@ define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next) {
 
 # Block c of y is block n-1-c of x plus one, by way of scratch memory.
 _REVERSE = """
-define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next) {
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next, ptr %later, i64 %pace) {
   %y.at = getelementptr ptr, ptr %pointers, i64 1
   %last.at = getelementptr ptr, ptr %pointers, i64 2
   %x = load ptr, ptr %pointers
@@ -55,7 +55,7 @@ define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next) {
 
 # As _ADVANCE, but the block waits in scratch memory for `pointers[2][0]` turns of a loop.
 _SLOW = """
-define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next) {
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next, ptr %later, i64 %pace) {
   %y.at = getelementptr ptr, ptr %pointers, i64 1
   %n.at = getelementptr ptr, ptr %pointers, i64 2
   %x = load ptr, ptr %pointers
@@ -85,7 +85,7 @@ end:
 
 # y = x * pointers[2][0] for one block: shows how denormals are treated.
 _SCALE = """
-define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next) {
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next, ptr %later, i64 %pace) {
   %y.at = getelementptr ptr, ptr %pointers, i64 1
   %a.at = getelementptr ptr, ptr %pointers, i64 2
   %x = load ptr, ptr %pointers
@@ -102,10 +102,10 @@ define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next) {
 }
 """
 
-# Block c of y begins with the address of the scratch memory and the number of the chunk to come,
-# after some turns as in _SLOW.
+# Block c of y begins with all that the kernel is told besides its chunk: the scratch memory, the
+# chunk to come, where what later steps read lies, the pace; after some turns as in _SLOW.
 _SIGN = """
-define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next) {
+define void @SYMBOL(ptr %pointers, i64 %chunk, ptr %scratch, i64 %next, ptr %later, i64 %pace) {
   %y.at = getelementptr ptr, ptr %pointers, i64 1
   %n.at = getelementptr ptr, ptr %pointers, i64 2
   %y = load ptr, ptr %y.at
@@ -125,6 +125,10 @@ end:
   store ptr %scratch, ptr %d, align 4
   %e = getelementptr i64, ptr %d, i64 1
   store i64 %next, ptr %e, align 4
+  %f = getelementptr i64, ptr %d, i64 2
+  store ptr %later, ptr %f, align 4
+  %g = getelementptr i64, ptr %d, i64 3
+  store i64 %pace, ptr %g, align 4
   ret void
 }
 """

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ import pytest
 from runtime_kernels import BLOCK, assemble, chain, ramp
 
 from striate import models
+from striate.compiler.program import Prefetch
 from striate.runtime import team, team_ir, team_memory
 from striate.runtime.executable import Executable
+from striate.runtime.memory import address
 from striate.runtime.team import Job, Team, shared_team
 from striate.runtime.team_code import system_calls
 
@@ -132,6 +135,19 @@ def test_even_threads_take_the_front_and_odd_ones_the_back(threads: int, steps: 
         np.testing.assert_array_equal(y.view(np.int64)[:, 1].reshape(steps, share), following)
         helped |= bool(odd.any()) and not odd.all()
     assert helped
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_every_chunk_has_a_share_of_what_later_steps_read(threads: int) -> None:
+    program = chain(3, 26, "sign", 1, 2)
+    first, second = program.phases[-1]
+    told = (replace(first, later=Prefetch(64, 128, 7)), replace(second, later=Prefetch(0, 192, 9)))
+    run = Executable(replace(program, phases=(*program.phases[:-1], told)), threads)
+    (y,) = run(np.zeros((26, BLOCK), np.float32))
+    chunk, start = np.arange(13), address(run.constants)
+    later = np.concatenate([start + 64 + 128 * chunk, start + 192 * chunk])
+    np.testing.assert_array_equal(y.view(np.int64)[:, 2], later)
+    np.testing.assert_array_equal(y.view(np.int64)[:, 3], np.repeat([7, 9], 13))
 
 
 def test_more_chunks_from_the_back_than_can_be_counted(own_team: Team) -> None:

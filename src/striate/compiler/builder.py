@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from striate.compiler.layout import CACHE_LINE
 from striate.compiler.target import Target
 
 Value = str
@@ -22,6 +23,8 @@ def number(value: float) -> str:
     return f"0x{int(wide.view(np.uint64)):016X}"
 
 
+# Where the next line that later steps read lies: in memory, as any loop may move it on.
+_KEEP_LATER = "  %later.at = alloca ptr\n  store ptr %later, ptr %later.at\n"
 # Operations whose result is not a function of their operands alone.
 _CHANGING = ("load ", "phi ")
 
@@ -214,6 +217,13 @@ class Builder:
         arguments = (f"ptr {pointer}", "i32 0", f"i32 {4 - level}", "i32 1")
         self.effect(self._call("void", "llvm.prefetch.p0", arguments))
 
+    def prefetch_later(self, lines: int) -> None:
+        """Ask for `lines` cache lines of what later steps read, and go on by the pace."""
+        place = self.emit("load ptr, ptr %later.at")
+        for line in range(lines):
+            self.prefetch(self.at(place, CACHE_LINE * line))
+        self.effect(f"store ptr {self.at(place, '%pace')}, ptr %later.at")
+
     def _mask(self, lanes: int) -> str:
         bits = ", ".join(f"i1 {int(lane < lanes)}" for lane in range(self.target.lanes))
         return f"<{bits}>"
@@ -313,8 +323,8 @@ class Builder:
         declarations = "\n".join(self._declarations)
         return (
             f"define void @{symbol}(ptr noalias %pointers, i64 %chunk, ptr noalias %scratch, "
-            f"i64 %next) {{\n"
-            f"entry:\n{body}\n  ret void\n}}\n{declarations}\n!0 = !{{}}\n"
+            f"i64 %next, ptr %later, i64 %pace) {{\n"
+            f"entry:\n{_KEEP_LATER}{body}\n  ret void\n}}\n{declarations}\n!0 = !{{}}\n"
         )
 
 

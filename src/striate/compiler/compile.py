@@ -15,6 +15,7 @@ from striate.compiler.layout import NO_HALO, Layout
 from striate.compiler.parallel import Compilers
 from striate.compiler.place import levels
 from striate.compiler.plan import Plan, Work, make_plan
+from striate.compiler.prefetch import with_prefetches
 from striate.compiler.preparation import Preparer
 from striate.compiler.program import Kernel, Pointer, Program, Step, View
 from striate.compiler.schedules import generic, planes, staged
@@ -60,7 +61,8 @@ def compile_graph(
             kernels=tuple(kernels.made),
             preparation=preparer.preparation(target, kernels.compiled),
         )
-        return _with_code(program, compilers.finish())
+        fetching = with_prefetches(program, preparer.nbytes, target)
+        return _with_code(fetching, compilers.finish())
 
 
 def arena_bytes(graph: Graph, target: Target | None = None, *, algorithm: str = "auto") -> int:
@@ -139,8 +141,8 @@ class _Kernels:
         code = code_cache().get(digest)
         if code is None:
             self.compilers.add(digest, write)
-        scratch = emission.scratch_bytes
-        return Kernel(symbol, schedule, equation, emission.plan, write, code or b"", scratch)
+        scratch, room = emission.scratch_bytes, emission.room
+        return Kernel(symbol, schedule, equation, emission.plan, write, code or b"", scratch, room)
 
 
 @dataclass(slots=True)
@@ -162,7 +164,8 @@ class _Assembly:
         for buffer in self.plan.buffers:
             if buffer.layout.halo != NO_HALO:
                 self._add_border(buffer.layout, buffer.offset, buffer.born)
-        for work in self.plan.work:
+        # Constants lie in the order in which they are read.
+        for work in sorted(self.plan.work, key=lambda work: work.phase):
             self._add_work(work)
         graph = self.plan.graph
         watched = self.plan.watched

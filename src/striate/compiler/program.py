@@ -24,12 +24,26 @@ class Pointer:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """What a chunk can ask for ahead: `lines` cache lines in each of `rounds` rounds, or more."""
+
+    rounds: int = 0
+    lines: int = 0
+
+
+NO_ROOM = Room()
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
-    """Machine code for a statement: `void symbol(ptr pointers, i64 chunk, ptr scratch, i64 next)`.
+    """Machine code for a statement.
+
+        void symbol(ptr pointers, i64 chunk, ptr scratch, i64 next, ptr later, i64 pace)
 
     `pointers` is the step's array of addresses, `scratch` the calling thread's own memory of at
     least `scratch_bytes` bytes, aligned to 64. `next` is the chunk that the thread takes after this
-    one unless another does; the last one is its own next.
+    one unless another does; the last one is its own next. What steps to come will read lies from
+    `later` on: each of the `room`'s rounds asks for some of it, `pace` bytes after the one before.
     """
 
     symbol: str
@@ -39,6 +53,7 @@ class Kernel:
     write: Callable[[], str] | None
     code: bytes
     scratch_bytes: int
+    room: Room = NO_ROOM
 
     @property
     def ir(self) -> str:
@@ -46,6 +61,18 @@ class Kernel:
         if self.write is None:
             raise ValueError(f"{self.symbol} was loaded as machine code: its IR is not kept")
         return self.write()
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """Constants that the chunks of a step ask for, each `share` bytes, the first from `offset` on.
+
+    A chunk goes on by `pace` bytes a round; by none where there is nothing to ask for.
+    """
+
+    offset: int = 0
+    share: int = 0
+    pace: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +85,7 @@ class Step:
     pointers: tuple[Pointer, ...]
     multiply_adds: int
     bytes_moved: int
+    later: Prefetch = Prefetch()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,10 @@ _CLASSES = {
     for kind in (
         programs.Kernel,
         programs.Pointer,
+        programs.Prefetch,
         programs.Preparation,
         programs.Program,
+        programs.Room,
         programs.Step,
         programs.Value,
         programs.View,

@@ -204,6 +204,9 @@ class Executable:
                 record[row, team_memory.STEP_END] = number + step.chunks
                 record[row, team_memory.STEP_GATE] = gate
                 record[row, team_memory.STEP_PHASE_END] = end
+                record[row, team_memory.STEP_LATER] = address(self.constants) + step.later.offset
+                record[row, team_memory.STEP_SHARE] = step.later.share
+                record[row, team_memory.STEP_PACE] = step.later.pace
                 for place, pointer in enumerate(step.pointers, at):
                     table[place] = self._fixed(pointer, place)
                 at += len(step.pointers)

@@ -41,8 +41,6 @@ from striate.runtime.team_memory import (
     SLOTS,
     STEP_END,
     STEP_FIRST,
-    STEP_FUNCTION,
-    STEP_POINTERS,
     STEP_WORDS,
     STOP,
     SYSCALL,
@@ -222,14 +220,9 @@ skip:
   %step.next = getelementptr i8, ptr %step, i64 {8 * STEP_WORDS}
   br label %seek
 do:
-{field("function", "step", 8 * STEP_FUNCTION, "ptr")}
-{field("pointers", "step", 8 * STEP_POINTERS, "ptr")}
 {field("first", "step", 8 * STEP_FIRST)}
   %piece = sub i64 %chunk, %first
-  %following = add i64 %piece, 1
-  %chunks = sub i64 %end, %first
-  %next = call i64 @within(i64 %following, i64 %chunks)
-  call void %function(ptr %pointers, i64 %piece, ptr %scratch, i64 %next)
+  call void @do(ptr %step, i64 %piece, i64 1, ptr %scratch)
   %chunk.next = add i64 %chunk, 1
   br label %look
 out:

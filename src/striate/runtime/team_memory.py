@@ -23,11 +23,13 @@ SLOTS = 9 * LINE
 # Within a slot, behind the job: the system's number of the thread.
 SLOT_THREAD = 8
 
-# A job: six words that say what to run, then the steps' records.
+# A job: six words that say what to run, then the steps' records. What a step fetches for later
+# ones: where its first chunk's share lies, the bytes of each share, and of each round.
 JOB_STEP, JOB_BEGIN, JOB_LIMIT, JOB_SCRATCH, JOB_STRIDE, JOB_THREADS = range(6)
 JOB_WORDS = 8
 STEP_FUNCTION, STEP_POINTERS, STEP_FIRST, STEP_END, STEP_GATE, STEP_PHASE_END = range(6)
-STEP_WORDS = 8
+STEP_LATER, STEP_SHARE, STEP_PACE = range(6, 9)
+STEP_WORDS = 9
 
 # The word `claim`: how many chunks are taken, above how many of its step from the back.
 BACK_BITS = 16

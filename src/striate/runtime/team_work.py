@@ -18,8 +18,11 @@ from striate.runtime.team_memory import (
     STEP_FIRST,
     STEP_FUNCTION,
     STEP_GATE,
+    STEP_LATER,
+    STEP_PACE,
     STEP_PHASE_END,
     STEP_POINTERS,
+    STEP_SHARE,
     STEP_WORDS,
     STOP,
     SYSCALL,
@@ -90,14 +93,26 @@ out:
 """
 
 
-# within: the number of the chunk nearest to %number that a step of so many %chunks has.
-_WITHIN = """
-define internal i64 @within(i64 %number, i64 %chunks) alwaysinline {
+# do: the chunk %piece of a step, before the one in that direction, or itself if it has none.
+_DOING = f"""
+define internal void @do(ptr %step, i64 %piece, i64 %direction, ptr %scratch) alwaysinline {{
+{field("function", "step", 8 * STEP_FUNCTION, "ptr")}
+{field("pointers", "step", 8 * STEP_POINTERS, "ptr")}
+{field("first", "step", 8 * STEP_FIRST)}
+{field("end", "step", 8 * STEP_END)}
+{field("later", "step", 8 * STEP_LATER, "ptr")}
+{field("share", "step", 8 * STEP_SHARE)}
+{field("pace", "step", 8 * STEP_PACE)}
+  %following = add i64 %piece, %direction
+  %low = call i64 @llvm.smax.i64(i64 %following, i64 0)
+  %chunks = sub i64 %end, %first
   %last = sub i64 %chunks, 1
-  %low = call i64 @llvm.smax.i64(i64 %number, i64 0)
-  %found = call i64 @llvm.smin.i64(i64 %low, i64 %last)
-  ret i64 %found
-}
+  %next = call i64 @llvm.smin.i64(i64 %low, i64 %last)
+  %shares = mul i64 %share, %piece
+  %own = getelementptr i8, ptr %later, i64 %shares
+  call void %function(ptr %pointers, i64 %piece, ptr %scratch, i64 %next, ptr %own, i64 %pace)
+  ret void
+}}
 declare i64 @llvm.smax.i64(i64, i64)
 declare i64 @llvm.smin.i64(i64, i64)
 """
@@ -154,17 +169,12 @@ take:
   %mine = extractvalue {{ i64, i1 }} %swap, 1
   br i1 %mine, label %do, label %look
 do:
-{field("function", "step", 8 * STEP_FUNCTION, "ptr")}
-{field("pointers", "step", 8 * STEP_POINTERS, "ptr")}
 {field("phase.end", "step", 8 * STEP_PHASE_END)}
   %place = select i1 %from.back, i64 %end, i64 %chunk
   %place.in.step = sub i64 %place, %first
   %piece = sub i64 %place.in.step, %back.next
   %direction = select i1 %from.back, i64 -1, i64 1
-  %following = add i64 %piece, %direction
-  %chunks = sub i64 %end, %first
-  %next = call i64 @within(i64 %following, i64 %chunks)
-  call void %function(ptr %pointers, i64 %piece, ptr %scratch, i64 %next)
+  call void @do(ptr %step, i64 %piece, i64 %direction, ptr %scratch)
   %last.number = add i64 %phase.end, %base
   %before = atomicrmw add ptr %done, i64 1 seq_cst
   br label %did
@@ -280,4 +290,4 @@ out:
 }}
 """
 
-WORK = (_WAITING, _WITHIN, _WALKING, _JOINING, _SERVING)
+WORK = (_WAITING, _DOING, _WALKING, _JOINING, _SERVING)

@@ -7,6 +7,7 @@ from typing import Protocol
 from striate.compiler.balance import Balance
 from striate.compiler.builder import Builder
 from striate.compiler.layout import Halo, Layout
+from striate.compiler.program import NO_ROOM, Room
 from striate.compiler.target import Target
 from striate.compiler.toom_cook import Matrices
 from striate.notation.ir import Affine, Read, Statement
@@ -54,6 +55,7 @@ class Emission:
     output the kernel reads in its stead, transformed along its axes 1 and 2, `M packed N'`, by the
     matrices M, N that `transforms` holds for the operand, if any. An operand with a balance is
     scaled after that, and followed by its corrections. One of the run may be made ready `ahead`.
+    A chunk has `room` to fetch what steps after this one read.
     """
 
     write: Callable[[], Builder]
@@ -64,6 +66,7 @@ class Emission:
     transforms: Mapping[str, Matrices] = field(default_factory=dict)
     balances: Mapping[str, Balance] = field(default_factory=dict)
     ahead: Mapping[str, "Ahead"] = field(default_factory=dict)
+    room: Room = NO_ROOM
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from itertools import product
 
 from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.layout import Halo
+from striate.compiler.prefetch import room
+from striate.compiler.program import Room
 from striate.compiler.schedules.base import Emission, Task, window_halo
 from striate.compiler.schedules.chunks import share
 from striate.compiler.schedules.contraction import Contraction, fits_layout, match_contraction
@@ -105,7 +107,24 @@ class Direct(Tiling):
             f"{self.row_chunks * self.panel_chunks} chunks"
         )
         packed = {self.contraction.weight.tensor: self._packing()}
-        return Emission(self._write, self.row_chunks * self.panel_chunks, plan, packed)
+        chunks = self.row_chunks * self.panel_chunks
+        return Emission(self._write, chunks, plan, packed, room=self._room())
+
+    def _room(self) -> Room:
+        """What a chunk can fetch for later steps: its part with every `fetch` of a tile."""
+        panels, tiles = self.panels // self.panel_chunks, self.total // self.row_chunks
+        return room(panels * tiles * self._fetches(), 4 * panels * self.width * self._terms())
+
+    def _fetches(self) -> int:
+        """How often a tile calls `fetch`."""
+        *outer, inner = self._loops()
+        if inner.size <= STRAIGHT:
+            return 0
+        return math.prod(run.size for run in outer) * (inner.size // UNROLL)
+
+    def _loops(self) -> list[Axis]:
+        """The loops of a reduction."""
+        return self._merge(list(self.contraction.order), [self.contraction.data])
 
     def _weights_stay(self) -> bool:
         """Whether all weights fit in the first-level cache beside a tile.
@@ -172,7 +191,7 @@ class Direct(Tiling):
         """The tile that begins at `start`, by a panel of features."""
         b, data = self.builder, self.contraction.data
         group, block = b.divide(panel, self.blocks), b.remainder(panel, self.blocks)
-        runs = self._merge(list(self.contraction.order), [data])
+        runs, lines = self._loops(), self._room().lines
         panel_bytes = self._terms() * self.width * 4
         packed = self.pointers[self.contraction.weight.tensor]
         weights = b.at(packed, b.multiply(panel, panel_bytes))
@@ -184,6 +203,7 @@ class Direct(Tiling):
 
         def fetch(part: Offset, parts: int) -> None:
             self._prefetch(origins, part, parts)
+            b.prefetch_later(lines)
             if turn is not None and len(runs) == 1:
                 following = b.at(packed, b.multiply(turn.following, panel_bytes))
                 self._prefetch_panel(following, panel_bytes, turn.number, part, parts)

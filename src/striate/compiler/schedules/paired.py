@@ -66,6 +66,10 @@ class Paired(Direct):
         terms = self.extents[self.contraction.channel]
         return self._terms() // terms, terms
 
+    def _fetches(self) -> int:
+        number, terms = self._runs()
+        return number * (terms // self.target.lanes)
+
     def _panels(self) -> Balance:
         """How the weights are balanced."""
         return Balance(self.panels, *self._runs(), self.width)

@@ -177,7 +177,7 @@ class Planes(Direct):
         super().__init__(self._with_plane(target, 4 * target.lanes), contraction)
         self.task = self._with_plane(target, 4 * self.width)
         # A chunk has all tiles of its panel.
-        self.row_chunks = 1
+        self.row_chunks, self.panel_chunks = 1, self.panels
 
     def _target(self, target: Target, parts: Parts) -> Target:
         """The target, with half vectors if they cut the features into chunks more evenly."""
@@ -222,7 +222,7 @@ class Planes(Direct):
         packed = {self.contraction.weight.tensor: self._packing()}
         packed |= grouped_tile.packings(self.parts.outer, self.depthwise, self.target.lanes)
         scratch = _plane_bytes(self.parts, 4 * self.width)
-        return Emission(self._write, chunks, plan, packed, scratch)
+        return Emission(self._write, chunks, plan, packed, scratch, room=self._room())
 
     def _write(self) -> Builder:
         b = self.builder = Builder(self.target)

@@ -137,7 +137,7 @@ class Staging(Direct):
             f"{self.panels} panels x {self.total} tiles in {chunks} chunks"
         )
         scratch = self.block * self._tile_bytes()
-        return Emission(self._write, chunks, plan, self._packings(), scratch)
+        return Emission(self._write, chunks, plan, self._packings(), scratch, room=self._room())
 
     def _packings(self) -> dict[str, Statement]:
         return {self.contraction.weight.tensor: self._packing()}

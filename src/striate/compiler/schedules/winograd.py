@@ -164,7 +164,10 @@ def emission(task: Task, window: Window, blocking: Blocking) -> Emission:
     transforms = {weight: (rows.weights, columns.weights)}
     balances = {weight: kernel.balance} if blocking.paired else {}
     plan += "; pairs of channels" if blocking.paired else ""
-    return Emission(kernel.write, chunks, plan, packed, kernel.scratch_bytes, transforms, balances)
+    scratch = kernel.scratch_bytes
+    return Emission(
+        kernel.write, chunks, plan, packed, scratch, transforms, balances, room=kernel.room
+    )
 
 
 def _packing(task: Task, window: Window, blocking: Blocking) -> Statement:

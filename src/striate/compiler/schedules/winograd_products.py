@@ -13,6 +13,8 @@ from itertools import product
 
 from striate.compiler.balance import Balance
 from striate.compiler.builder import Offset, Value
+from striate.compiler.prefetch import room
+from striate.compiler.program import Room
 from striate.compiler.schedules.base import Task
 from striate.compiler.schedules.pairs import (
     Rows,
@@ -54,8 +56,18 @@ class Products(Windows):
         self.kept_step = 8 * self.groups * blocking.rows
         kept = window.products * self.kept_step if blocking.paired else 0
         self.scratch_bytes = self.kept_offset + kept
+        self.room = self._room()
         self.fetches_windows = fetches_windows(window, task.target, blocking)
         self.fetches_outputs = fetches_outputs(window, task.target)
+
+    def _room(self) -> Room:
+        """What a chunk can fetch for later steps: its part with every vector of channels."""
+        window, blocking = self.window, self.blocking
+        spans = math.ceil(window.tiles / blocking.span)
+        panels = blocking.panels // blocking.parts
+        tiles = max(1, window.tiles // (spans * blocking.rows))
+        rounds = window.terms // window.channels * (window.channels // self.lanes)
+        return room(panels * tiles * rounds, panels * window.products * self.u_step)
 
     def _balance(self, count: Offset) -> None:
         """Scale the channels of `count` windows for every product; keep what undoes it."""
@@ -203,6 +215,7 @@ class Products(Windows):
                 channel = b.multiply(loop.index, self.line)
                 for window in windows:
                     b.prefetch(b.at(window, channel), level=2)
+                b.prefetch_later(self.room.lines)
                 if self.blocking.paired:
                     weights, *old = values
                     new = self._pairs(place, weights, old, self.lanes)
