@@ -70,12 +70,11 @@ def test_inputs_of_any_layout_are_read_right() -> None:
     )
 
 
-def test_outputs_are_new_aligned_arrays() -> None:
+def test_outputs_are_new_arrays() -> None:
     run = Executable(chain(1, 3), 1)
     first, second = run(ramp(3))[0], run(ramp(3) + 1)[0]
     np.testing.assert_array_equal(first, ramp(3) + 1)
     np.testing.assert_array_equal(second, ramp(3) + 2)
-    assert address(first) % 64 == address(second) % 64 == 0
     assert first.dtype == np.float32
     assert first.flags.writeable
 

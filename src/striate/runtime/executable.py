@@ -54,7 +54,7 @@ class Executable:
         self._functions = load(program.kernels)
         self.constants = _constants(program, asked)
         self._mutex = Mutex()
-        self._patches: list[tuple[int, str, int, int]] = []
+        self._patches: dict[str, list[tuple[int, int, int]]] = {"input": [], "output": []}
         table = self._table()
         scratch = max((kernel.scratch_bytes for kernel in program.kernels), default=0)
         self._job = Job(table, self.threads, scratch)
@@ -78,7 +78,7 @@ class Executable:
 
         Raises TypeError for a wrong number or type of arrays, ValueError for another shape.
         """
-        outputs = tuple([aligned_empty(shape) for shape in self.program.outputs])
+        outputs = tuple([np.empty(shape, _FLOAT32) for shape in self.program.outputs])
         self.write(arrays, outputs)
         return outputs
 
@@ -88,7 +88,7 @@ class Executable:
         Raises as a call does.
         """
         given = self._check(arrays)
-        with self._mutex:
+        with self._mutex.lock:
             self._point(given, outputs)
             self._run()
 
@@ -100,7 +100,7 @@ class Executable:
         """
         given = self._check(arrays)
         views = self.program.views
-        with self._mutex:
+        with self._mutex.lock:
             self._point(given, ())
             try:
                 done = 0
@@ -128,9 +128,9 @@ class Executable:
         if repeat < 1:
             raise ValueError(f"repeat is {repeat}, expected 1 or more")
         given = self._check(arrays)
-        outputs = tuple([aligned_empty(shape) for shape in self.program.outputs])
+        outputs = tuple([np.empty(shape, _FLOAT32) for shape in self.program.outputs])
         nothing = _Range(self._whole.step, 0, 0)
-        with self._mutex:
+        with self._mutex.lock:
             self._point(given, outputs)
             try:
                 empty = min(self._time(nothing) for _ in range(max(repeat, 10)))
@@ -149,7 +149,9 @@ class Executable:
             raise TypeError(f"got {len(arrays)} arrays, expected {len(expected)}: {names}")
         given = []
         for (name, shape), array in zip(expected, arrays, strict=True):
-            if not isinstance(array, np.ndarray) or array.dtype != _FLOAT32:
+            if not isinstance(array, np.ndarray) or (
+                array.dtype is not _FLOAT32 and array.dtype != _FLOAT32
+            ):
                 raise TypeError(_wrong_type(name, array))
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
@@ -161,13 +163,11 @@ class Executable:
 
     def _point(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Write where the inputs and outputs of this call lie."""
-        bases = {
-            "input": [address(array) for array in inputs],
-            "output": [address(array) for array in outputs],
-        }
         words = self._job.words
-        for word, space, index, offset in self._patches:
-            words[word] = bases[space][index] + offset
+        for word, index, offset in self._patches["input"]:
+            words[word] = address(inputs[index]) + offset
+        for word, index, offset in self._patches["output"]:
+            words[word] = address(outputs[index]) + offset
 
     def _run(self) -> None:
         if self.threads == 1:
@@ -220,7 +220,7 @@ class Executable:
             return address(self.arena) + pointer.offset
         if pointer.space == "constant":
             return address(self.constants) + pointer.offset
-        self._patches.append((word, pointer.space, pointer.index, pointer.offset))
+        self._patches[pointer.space].append((word, pointer.index, pointer.offset))
         return 0
 
     def _ranges(self) -> list[_Range]:

@@ -4,21 +4,23 @@ import ctypes
 import math
 import mmap
 import os
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 ALIGNMENT = 64
 
-_Byte = ctypes.c_char
+_byte_of: Callable[[Any], ctypes.c_char] = ctypes.c_char.from_buffer
 _FLOAT32 = np.dtype(np.float32)
 
 
 def address(array: NDArray[np.generic]) -> int:
     """Where the first element of `array` lies."""
     try:
-        # A quarter of the time of `array.ctypes.data`, which asks for less.
-        return ctypes.addressof(_Byte.from_buffer(array.data))
+        # A third of the time of `array.ctypes.data`, which asks for less.
+        return ctypes.addressof(_byte_of(array))
     except (TypeError, ValueError):
         # A buffer that can't be written, isn't contiguous or is empty.
         return int(array.ctypes.data)
@@ -55,7 +57,7 @@ def executable_memory(content: bytes | bytearray) -> mmap.mmap:
     memory[: len(content)] = bytes(content)
     protect = ctypes.CDLL(None, use_errno=True).mprotect
     protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    start = ctypes.addressof(_Byte.from_buffer(memory))
+    start = ctypes.addressof(_byte_of(memory))
     if protect(start, len(memory), mmap.PROT_READ | mmap.PROT_EXEC):
         number = ctypes.get_errno()
         raise OSError(number, f"memory cannot be made executable: {os.strerror(number)}")

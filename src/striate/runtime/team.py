@@ -21,9 +21,12 @@ from striate.runtime.memory import address, aligned_bytes
 from striate.runtime.mutex import Mutex
 from striate.runtime.team_code import TeamCode, system_calls, team_code, yielding
 
-# An idle thread watches for work this long (seconds) before it sleeps: waking takes about as long.
+# An idle thread watches for work this long (seconds) before it sleeps. To be woken takes it some 30
+# us; a caller that at once runs again, with caches full of other things, is back after 50 to 250.
+IDLE_SECONDS = 300e-6
+# Within a run it watches for so long; then it offers its core to others so many times (about 1 ms)
+# before it sleeps.
 SPIN_SECONDS = 30e-6
-# Within a run it then offers its core to others this many times (about 1 ms) before it sleeps.
 YIELDS = 1000
 # How long to wait for a worker to leave when the team ends (seconds).
 _PATIENCE = 1.0
@@ -87,7 +90,9 @@ class Team:
         calls = None if sleep_in_python else system_calls()
         self._parking = Parking() if calls is None else None
         self._words = words = self._block.data.cast("q")
-        words[team_memory.SPINS // 8] = self._spins()
+        pause = self._pause()
+        words[team_memory.SPINS // 8] = _times(SPIN_SECONDS, pause)
+        words[team_memory.IDLE // 8] = _times(IDLE_SECONDS, pause)
         words[team_memory.YIELDS // 8] = YIELDS
         words[team_memory.YIELD // 8] = yielding()
         if calls is not None:
@@ -106,7 +111,7 @@ class Team:
 
     def run(self, job: Job) -> None:
         """Do all chunks of `job` and return; other callers wait."""
-        with self._mutex:
+        with self._mutex.lock:
             if job.threads > self._wanted:
                 self._hire(job.threads)
             if job.scratch_bytes * job.threads > self._scratch.size:
@@ -174,14 +179,19 @@ class Team:
                 self._block[team_memory.MASK + core // 8] |= np.uint8(1 << core % 8)
             self._words[team_memory.GETCPU // 8] = getcpu
 
-    def _spins(self) -> int:
-        """How many pauses take `SPIN_SECONDS` on this CPU (10 to 140 cycles each)."""
+    def _pause(self) -> float:
+        """How long (seconds) a pause takes on this CPU: 10 to 140 cycles."""
         count, least = 200, float("inf")
         for _ in range(5):
             start = time.perf_counter()
             self._code.pauses(self._context, count)
             least = min(least, time.perf_counter() - start)
-        return max(10, min(100_000, round(SPIN_SECONDS * count / least)))
+        return least / count
+
+
+def _times(seconds: float, pause: float) -> int:
+    """How many pauses take about as long."""
+    return max(10, min(1_000_000, round(seconds / pause)))
 
 
 def _work(code: TeamCode, block: NDArray[np.uint8], number: int, parking: Parking | None) -> None:

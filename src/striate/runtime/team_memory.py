@@ -18,6 +18,7 @@ GETCPU = SPINS + 40
 AFFINITY = SPINS + 48
 WORKERS = SPINS + 56
 AVOIDED = SPINS + 64
+IDLE = SPINS + 72
 MASK = 8 * LINE
 SLOTS = 9 * LINE
 # Within a slot, behind the job: the system's number of the thread.

@@ -7,6 +7,7 @@ from striate.runtime.team_memory import (
     DONE,
     EPOCH,
     FUTEX,
+    IDLE,
     LINE,
     MOST_BACK,
     PARKED,
@@ -241,7 +242,7 @@ define internal i32 @serve(ptr %ctx, i64 %thread) {{
 {at("epoch.at", "ctx", EPOCH)}
 {at("parked", "ctx", PARKED)}
 {at("stop.at", "ctx", STOP)}
-{field("spins", "ctx", SPINS)}
+{field("spins", "ctx", IDLE)}
 {field("syscall", "ctx", SYSCALL, "ptr")}
 {field("futex", "ctx", FUTEX)}
   %awake.only = icmp eq ptr %syscall, null
