@@ -1,11 +1,12 @@
 """A depthwise convolution over a pointwise product whose planes stay in scratch."""
 
+import re
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_harness import RUNNABLE, check, statement
+from kernel_harness import RUNNABLE, check, emit, statement
 
 from striate.compiler.layout import Layout
 from striate.compiler.schedules import planes
@@ -39,5 +40,28 @@ def test_depthwise_over_a_product(target: str, data: st.DataObject) -> None:
         layouts["y"] = Layout.padded((b, p, q, c), (1, 0, 2, 1))
     if draw(st.booleans()):
         layouts["x"] = Layout.padded((b, h, w, i), (2, 0, 1, 1))
-    halved = draw(st.booleans())
-    check(planes, stated, replace(Target.named(target), halved=halved), layouts)
+    # The less cache there is, the more bands.
+    l2 = draw(st.sampled_from([512 << 10, 64 << 10, 16 << 10]))
+    check(planes, stated, replace(Target.named(target), halved=draw(st.booleans()), l2=l2), layouts)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_large_planes_are_cut_into_bands(stride: int) -> None:
+    """As many as keep a band in the cache; on two cores, so many that both end together."""
+    pixel = f"b,{stride}*p+u-1,{stride}*q+v-1"
+    text = f"sum[u,v](D[u,v,c] * where(1, sum[i](W[i,c] * x[{pixel},i]), x[{pixel},0]))"
+    size = 28 * stride
+    shapes = {"x": (1, size, size, 4), "D": (3, 3, 24), "W": (4, 24)}
+    stated = statement(f"y[b,p,q,c] = {text}", shapes, p=28, q=28)
+    target = replace(Target.named("generic"), cores=2)
+    found = {}
+    for l2 in (4 << 20, 64 << 10):
+        small = replace(target, l2=l2)
+        check(planes, stated, small)
+        plan = emit(planes, stated, small)[1]
+        bands = re.search(r"by (\d+) bands", plan.plan)
+        assert bands is not None
+        assert plan.scratch_bytes <= l2 // 4
+        found[l2] = int(bands[1])
+        assert planes.pays(stated, small)
+    assert found[4 << 20] < found[64 << 10]

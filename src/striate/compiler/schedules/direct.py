@@ -112,8 +112,14 @@ class Direct(Tiling):
 
     def _room(self) -> Room:
         """What a chunk can fetch for later steps: its part with every `fetch` of a tile."""
-        panels, tiles = self.panels // self.panel_chunks, self.total // self.row_chunks
-        return room(panels * tiles * self._fetches(), 4 * panels * self.width * self._terms())
+        chunks = self.row_chunks * self.panel_chunks
+        rounds = self.panels * self._panel_tiles() * self._fetches() // chunks
+        panels = self.panels // self.panel_chunks
+        return room(rounds, 4 * panels * self.width * self._terms())
+
+    def _panel_tiles(self) -> int:
+        """The tiles of a panel that are computed."""
+        return self.total
 
     def _fetches(self) -> int:
         """How often a tile calls `fetch`."""

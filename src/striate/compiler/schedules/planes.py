@@ -3,13 +3,14 @@
     y[b,p,q,c] = sum[u,v](D[u,v,c] * where(1, relu(sum[i](W[i,c] * x[b,p+u-1,q+v-1,i])),
                                               x[b,p+u-1,q+v-1,0]))
 
-    for each image, for each panel of features
+    for each image, for each band of output lines, for each panel of features
       plane[h,w,c] = relu(sum[i](W[i,c] * x[b,h,w,i])), with zeros around            (in scratch)
       y[b,p,q,c] = sum[u,v](D[u,v,c] * plane[p+u-1,q+v-1,c])
 
-Features of a depthwise convolution do not meet: nothing is computed twice, and the product, which
-is several times larger than what goes in and comes out, does not leave the cache. The read of x
-outside the inner sum keeps points out of the image out of the outer one.
+Features of a depthwise convolution do not meet: nothing is computed twice but the few rows that two
+bands share, and the product, which is several times larger than what goes in and comes out, does
+not leave the cache. The read of x outside the inner sum keeps points out of the image out of the
+outer one.
 """
 
 import math
@@ -19,6 +20,7 @@ from striate.compiler.builder import Builder, Offset, Value
 from striate.compiler.layout import NO_HALO, Halo, Layout
 from striate.compiler.schedules import direct, grouped, grouped_tile
 from striate.compiler.schedules.base import Emission, Task, window_halo
+from striate.compiler.schedules.chunks import share
 from striate.compiler.schedules.contraction import match_contraction
 from striate.compiler.schedules.direct import Direct, Turn
 from striate.compiler.schedules.epilogue import outer_reads
@@ -41,15 +43,43 @@ from striate.transforms.rewrite import fresh, outside_reductions, transform
 name = "planes"
 
 FEWEST_CHUNKS = 5
+MOST_BANDS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """`inner` computes the planes that `outer`, a depthwise convolution, reads."""
+    """`inner` computes the planes that `outer`, a depthwise convolution, reads.
+
+    Output line n needs `reach` rows of a plane, from `step`*n + `first` on.
+    """
 
     inner: Statement
     outer: Statement
     halo: Halo
+    step: int = 0
+    first: int = 0
+    reach: int = 0
+
+    def rows(self, first: int, last: int) -> tuple[int, int]:
+        """The rows of a plane from the first to the last (not included) that such lines need."""
+        start, end = self.step * first + self.first, self.step * (last - 1) + self.first
+        return max(start, 0), min(end + self.reach, self.inner.shape[1])
+
+    def bands(self) -> range:
+        """The numbers of bands that lines can be divided into."""
+        _, height, width, _ = self.inner.shape
+        _, _, left, right = self.halo
+        # Rows that lie one after another without a margin are one.
+        apart = left + right > 0 and height > 1 and width > 1
+        return range(1, min(MOST_BANDS, self.outer.shape[1]) + 1 if apart else 2)
+
+    def nbytes(self, pitch: int, bands: int) -> int:
+        """The size of a band of a plane with its margin, `pitch` bytes for each pixel."""
+        _, height, width, _ = self.inner.shape
+        top, bottom, left, right = self.halo
+        lines = math.ceil(self.outer.shape[1] / bands)
+        rows = height if bands == 1 else min(height, self.step * (lines - 1) + self.reach)
+        return (top + rows + bottom) * (left + width + right) * pitch
 
 
 def seconds(statement: Statement, target: Target) -> float | None:
@@ -63,10 +93,14 @@ def seconds(statement: Statement, target: Target) -> float | None:
 def pays(statement: Statement, target: Target) -> bool:
     """Whether planes are faster than two kernels: where they make enough chunks and stay cached."""
     parts = match(statement, target)
-    if parts is None or _plane_bytes(parts, 4 * target.lanes) > target.l2 // 4:
+    if parts is None:
         return False
     batch, *_, features = parts.inner.shape
-    return batch * math.ceil(features / target.lanes) >= FEWEST_CHUNKS
+    panels = batch * math.ceil(features / target.lanes)
+    return any(
+        parts.nbytes(4 * target.lanes, bands) <= target.l2 // 4 and panels * bands >= FEWEST_CHUNKS
+        for bands in parts.bands()
+    )
 
 
 def halo(statement: Statement) -> dict[str, Halo]:
@@ -100,7 +134,10 @@ def match(statement: Statement, target: Target) -> Parts | None:
     beside = outer_reads(parts.outer.equation.expression) or []
     if any(len(read.access) > 1 for read in beside):
         return None
-    return parts
+    rows, extents = depthwise.data.access[1], dict(parts.outer.extents)
+    line = depthwise.rows[1]
+    taps = sum(step * (extents[index] - 1) for index, step in rows.terms if index != line)
+    return replace(parts, step=rows.coefficient(line), first=rows.offset, reach=taps + 1)
 
 
 def _cut(statement: Statement, data: Apply) -> Parts | None:
@@ -153,13 +190,6 @@ def _cut(statement: Statement, data: Apply) -> Parts | None:
     return None if alone else Parts(inner, outer, margin)
 
 
-def _plane_bytes(parts: Parts, pitch: int) -> int:
-    """The size of a plane with its margin, `pitch` bytes for each pixel."""
-    _, height, width, _ = parts.inner.shape
-    top, bottom, left, right = parts.halo
-    return (top + height + bottom) * (left + width + right) * pitch
-
-
 class Planes(Direct):
     """One emission: the tiles of a direct contraction that writes into the plane."""
 
@@ -176,33 +206,34 @@ class Planes(Direct):
         contraction = replace(contraction, rows=tuple(rows))
         super().__init__(self._with_plane(target, 4 * target.lanes), contraction)
         self.task = self._with_plane(target, 4 * self.width)
-        # A chunk has all tiles of its panel.
-        self.row_chunks, self.panel_chunks = 1, self.panels
+        _, self.bands = self._cut(target, parts, self.tile.vectors)
+        # A chunk has all tiles of its panel and its band.
+        self.row_chunks, self.panel_chunks = self.bands, self.panels
 
     def _target(self, target: Target, parts: Parts) -> Target:
         """The target, with half vectors if they cut the features into chunks more evenly."""
         half = replace(target, lanes=target.lanes // 2)
         costs = [
-            min(self._share_cost(candidate, parts, v) for v in range(1, 5))
+            min(self._cut(candidate, parts, v) for v in range(1, 5))[0]
             for candidate in (target, half)
         ]
         return half if target.halved and 1.05 * costs[1] < costs[0] else target
 
-    def _share_cost(self, target: Target, parts: Parts, vectors: int) -> float:
-        """How much longer it takes than if all cores ended together."""
-        width, features = vectors * target.lanes, parts.inner.shape[-1]
-        if vectors > 1 and _plane_bytes(parts, 4 * width) > target.l2 // 2:
-            return math.inf
-        panels = math.ceil(features / width)
-        chunks = parts.inner.shape[0] * panels
-        # A little more for few chunks: cores may be of unequal speed.
-        rounds = math.ceil(chunks / target.cores) + 0.25
-        return rounds * target.cores / chunks
+    def _cut(self, target: Target, parts: Parts, vectors: int) -> tuple[float, int]:
+        """How much longer it takes than if all cores ended together; with how many bands."""
+        width, (images, height, _, features) = vectors * target.lanes, parts.inner.shape
+        panels, found = math.ceil(features / width), []
+        for bands in parts.bands():
+            chunks = images * panels * bands
+            # A little more for few chunks: cores may be of unequal speed.
+            rounds = math.ceil(chunks / target.cores) + 0.25
+            twice = (bands - 1) * max(0, parts.reach - parts.step) / height
+            if parts.nbytes(4 * width, bands) <= target.l2 // 4 or (vectors, bands) == (1, 1):
+                found.append((rounds * target.cores / chunks * (1.0 + twice), bands))
+        return min(found, default=(math.inf, 1))
 
     def _surplus(self, tile: Tile, target: Target) -> float:
-        width = tile.vectors * target.lanes
-        share = self._share_cost(target, self.parts, tile.vectors)
-        return share * self.features / (math.ceil(self.features / width) * width)
+        return self._cut(target, self.parts, tile.vectors)[0]
 
     def _with_plane(self, target: Target, pitch: int) -> Task:
         """The inner statement's task, with the plane's layout for so many bytes a pixel."""
@@ -214,66 +245,120 @@ class Planes(Direct):
         return Task(self.parts.inner, (*self.given.layouts, (stage, layout)), target)
 
     def emission(self) -> Emission:
-        chunks = self.batch.size * self.panels
+        chunks = self.batch.size * self.bands * self.panels
         plan = (
-            f"{name}: {self.panels} panels of {self.tile.vectors} vectors of {self.target.lanes}, "
-            f"tile of {self.tile.rows} x {self.tile.columns} pixels; {chunks} chunks"
+            f"{name}: {self.panels} panels of {self.tile.vectors} vectors of {self.target.lanes} "
+            f"by {self.bands} bands, tile of {self.tile.rows} x {self.tile.columns} pixels; "
+            f"{chunks} chunks"
         )
         packed = {self.contraction.weight.tensor: self._packing()}
         packed |= grouped_tile.packings(self.parts.outer, self.depthwise, self.target.lanes)
-        scratch = _plane_bytes(self.parts, 4 * self.width)
+        top, bottom, _, _ = self.parts.halo
+        scratch = (top + self._band_rows() + bottom) * self._row_bytes()
         return Emission(self._write, chunks, plan, packed, scratch, room=self._room())
+
+    def _row_bytes(self) -> int:
+        _, _, width, _ = self.parts.inner.shape
+        _, _, left, right = self.parts.halo
+        return (left + width + right) * 4 * self.width
+
+    def _band_tiles(self) -> list[range]:
+        """The rows of tiles of each band."""
+        (_, size, _), _ = self._outer_tiles()
+        lines, found = self.parts.outer.shape[1], []
+        for band in range(self.bands):
+            cuts = (n * lines // self.bands for n in (band, band + 1))
+            first, last = self.parts.rows(*cuts)
+            found.append(range(first // size, math.ceil(last / size)))
+        return found
+
+    def _band_rows(self) -> int:
+        """The most rows of a plane that the tiles of a band write."""
+        _, height, *_ = self.parts.inner.shape
+        if self.bands == 1:
+            return height
+        (_, size, _), _ = self._outer_tiles()
+        return max(
+            min(tiles.stop * size, height) - min(tiles.start * size, height - size)
+            for tiles in self._band_tiles()
+        )
+
+    def _panel_tiles(self) -> int:
+        if len(self.axes) < 2:
+            return self.total
+        _, (_, _, columns) = self._outer_tiles()
+        return sum(len(tiles) for tiles in self._band_tiles()) * columns
 
     def _write(self) -> Builder:
         b = self.builder = Builder(self.target)
         for position, (tensor, _) in enumerate(self.given.layouts):
             self.pointers[tensor] = b.argument(position)
-        self.pointers[self.task.output.tensor] = "%scratch"
-        image, panel = b.divide("%chunk", self.panels), b.remainder("%chunk", self.panels)
+        rest, panel = b.divide("%chunk", self.panels), b.remainder("%chunk", self.panels)
+        image, band = b.divide(rest, self.bands), b.remainder(rest, self.bands)
         following = b.remainder("%next", self.panels)
-        self._zero_margin()
-        with b.loop(0, self.parts.outer.shape[1], 1, [("i64", "0")]) as line:
+        first, last = share(b, band, self.bands, self.parts.outer.shape[1])
+        begin, row = self._first_tile(first)
+        # The plane lies where its row of that number is the first of the scratch memory.
+        plane = b.emit(f"getelementptr i8, ptr %scratch, i64 {b.multiply(row, -self._row_bytes())}")
+        self.pointers[self.task.output.tensor] = plane
+        self._zero_margin(plane, first, last)
+        with b.loop(first, last, 1, [("i64", str(begin))]) as line:
             ready = str(self._tiles_before(line.index))
             with b.loop(line.values[0], ready, maybe_empty=True) as tile:
                 start = {self.batch: image, **self._decode(tile.index, self._outer_tiles())}
-                self._tile(str(panel), start, Turn(tile.index, following))
+                number = b.add(tile.index, b.multiply(begin, -1))
+                self._tile(str(panel), start, Turn(number, following))
             line.following = [ready]
             self._convolve(image, panel, line.index)
         return b
 
+    def _first_tile(self, line: Offset) -> tuple[Offset, Offset]:
+        """The first tile of the plane that an output line needs, and its first row."""
+        b, parts = self.builder, self.parts
+        if self.bands == 1:
+            return 0, 0
+        (axis, size, _), (_, _, columns) = self._outer_tiles()
+        row = b.maximum(b.add(b.multiply(line, parts.step), parts.first), 0)
+        number = b.divide(row, size)
+        return b.multiply(number, columns), b.minimum(b.multiply(number, size), axis.size - size)
+
     def _tiles_before(self, line: Value) -> Offset:
         """How many tiles of the plane an output line and those before it need."""
-        b = self.builder
+        b, parts = self.builder, self.parts
         if len(self.axes) < 2:
             return self.total
         (_, size, count), (_, _, columns) = self._outer_tiles()
-        rows = self.depthwise.data.access[1]
-        extents = dict(self.parts.outer.extents)
-        index = self.depthwise.rows[1]
-        reach = [c * (extents[i] - 1) for i, c in rows.terms if i != index]
-        needed = b.add(b.multiply(line, rows.coefficient(index)), rows.offset + sum(reach) + 1)
+        needed = b.add(b.multiply(line, parts.step), parts.first + parts.reach)
         whole = b.divide(b.add(b.maximum(needed, 0), size - 1), size)
         return b.multiply(b.minimum(whole, count), columns)
 
-    def _zero_margin(self) -> None:
-        """Zeros above, below and between the rows of the plane."""
-        b = self.builder
-        _, height, width, _ = self.parts.inner.shape
-        top, bottom, left, right = self.parts.halo
-        pitch, row = 4 * self.width, (left + width + right) * 4 * self.width
-        self._zero(0, top * row + left * pitch)
-        if height > 1 and left + right:
-            with b.loop(0, height - 1) as loop:
-                start = b.add(b.multiply(loop.index, row), top * row + (left + width) * pitch)
-                self._zero(start, (left + right) * pitch)
-        self._zero((top + height) * row - right * pitch, right * pitch + bottom * row)
+    def _zero_margin(self, plane: Value, first: Offset, last: Offset) -> None:
+        """Zeros around the rows of the plane that these output lines need."""
+        b, parts, row = self.builder, self.parts, self._row_bytes()
+        _, height, width, _ = parts.inner.shape
+        top, bottom, left, right = parts.halo
+        pitch = 4 * self.width
+        begin = b.add(b.multiply(first, parts.step), parts.first)
+        end = b.add(b.multiply(last, parts.step), parts.first + parts.reach - parts.step)
+        above, below = (
+            (0, top, f"slt i64 {begin}, 0"),
+            (top + height, bottom, f"sgt i64 {end}, {height}"),
+        )
+        for start, rows, needed in (above, below):
+            with b.when(b.emit(f"icmp {needed}")):
+                self._zero(plane, start * row, rows * row)
+        begin = b.maximum(begin, 0)
+        with b.loop(begin, b.minimum(end, height), maybe_empty=True) as loop:
+            place = b.at(plane, b.multiply(b.add(loop.index, top), row))
+            self._zero(place, 0, left * pitch)
+            self._zero(place, (left + width) * pitch, right * pitch)
 
-    def _zero(self, start: Offset, size: int) -> None:
+    def _zero(self, place: Value, start: int, size: int) -> None:
         """Whole vectors of zeros."""
         b, step = self.builder, 4 * self.target.lanes
         if size:
-            with b.loop(0, size, step) as loop:
-                b.store("zeroinitializer", b.at("%scratch", b.add(start, loop.index)))
+            with b.loop(start, start + size, step) as loop:
+                b.store("zeroinitializer", b.at(place, loop.index))
 
     def _origin(
         self, read: Read, group: Offset, block: Offset, start: dict[Axis, Offset]
