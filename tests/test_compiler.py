@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from random_graphs import check, close, evaluate, executable, inputs_for, poison, random_graph
 
+import striate as st
+from striate.network.graph import Graph, Input, Node
+
 SEEDS = range(24)
 
 
@@ -55,3 +58,19 @@ def test_close_is_close() -> None:
     wrong = [value + 1e-3 * np.max(np.abs(value)) for value in expected]
     with pytest.raises(AssertionError):
         close(executable(graph)(*arrays), wrong, 2e-5)
+
+
+@pytest.mark.parametrize("late", [0, 1, 2])
+def test_weights_packed_within_a_run_last_until_they_are_read(late: int) -> None:
+    """Others that are packed meanwhile lie elsewhere, and those after them in the same memory."""
+    shapes = {"x": (1, 6, 6, 16), "V": (1, 1, 16, 16), "W": (1, 1, 16, 16)}
+    x, v, w = given = tuple(Input(name, shape) for name, shape in shapes.items())
+    kernels = [w if number == late else st.relu(v) for number in range(3)]
+    node: Node = x
+    for kernel in kernels:
+        node = st.relu(st.conv2d(node, kernel))
+    graph = Graph(given, (node,))
+    arrays = [np.random.default_rng(n).uniform(-1, 1, i.shape) for n, i in enumerate(given)]
+    (expected,) = evaluate(graph, *[array.astype(np.float32) for array in arrays])
+    (got,) = executable(graph, 1)(*[array.astype(np.float32) for array in arrays])
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-4)

@@ -57,7 +57,7 @@ def test_each_weight_is_fetched_once_and_read_soon_after(seed: int) -> None:
     generator = np.random.default_rng(seed)
     program, nbytes = program_of(generator)
     near = int(generator.integers(1, 200))
-    fetched = with_prefetches(program, nbytes, replace(TARGET, l3=16 * LINE * near))
+    fetched = with_prefetches(program, nbytes, replace(TARGET, l3=8 * LINE * near))
     read = read_by(program, nbytes)
     waiting: set[int] = set()
     for number, phase in enumerate(fetched.phases):
@@ -110,7 +110,7 @@ def test_a_step_that_streams_its_weights_fetches_nothing() -> None:
     pointers = [(Pointer("constant", 0, place),) for place in (0, 1 << 20)]
     phases = tuple((Step("", 0, 4, each, 0, 0),) for each in pointers)
     program = Program((kernel,), phases, None, None, 0, (), ())
-    for l3, share in ((16 << 20, 0), (18 << 20, 32 << 10)):
+    for l3, share in ((8 << 20, 0), (9 << 20, 32 << 10)):
         fetched = with_prefetches(program, 2 << 20, replace(TARGET, l3=l3))
         assert fetched.phases[0][0].later.share == share
 

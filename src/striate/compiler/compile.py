@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from striate.compiler.arena import Lifetime, allocate
 from striate.compiler.batches import chained
 from striate.compiler.border import emit_border
 from striate.compiler.cache import code_cache
@@ -155,7 +156,9 @@ class _Assembly:
     packed: dict[tuple[int, Statement | None], Pointer] = field(default_factory=dict)
     made: dict[tuple[int, Task], Pointer] = field(default_factory=dict)
     phases: dict[int, list[Step]] = field(default_factory=dict)
-    extra_bytes: int = 0
+    # What is made besides the graph's tensors. Until all readers are known, pointer k is to
+    # number k, counted from 1, and not into the arena.
+    extras: list[Lifetime] = field(default_factory=list)
     level: dict[int, int] = field(default_factory=dict)
 
     def program(self) -> Program:
@@ -169,16 +172,31 @@ class _Assembly:
             self._add_work(work)
         graph = self.plan.graph
         watched = self.plan.watched
+        places, extra_bytes = allocate(self.extras)
         return Program(
             (),
-            tuple(tuple(self.phases[key]) for key in sorted(self.phases)),
+            tuple(
+                tuple(self._placed(step, places) for step in self.phases[key])
+                for key in sorted(self.phases)
+            ),
             None,
             None,
-            self.plan.arena_bytes + self.extra_bytes,
+            self.plan.arena_bytes + extra_bytes,
             tuple((node.name, node.shape) for node in graph.inputs),
             () if watched else tuple(node.shape for node in graph.outputs),
             views=tuple(self._view(node) for node in graph.outputs) if watched else (),
         )
+
+    def _placed(self, step: Step, places: list[int]) -> Step:
+        """The step with the extras at their places behind the graph's tensors."""
+        end = self.plan.arena_bytes
+        pointers = [
+            Pointer("arena", 0, end + places[pointer.index - 1] + pointer.offset)
+            if pointer.space == "arena" and pointer.index
+            else pointer
+            for pointer in step.pointers
+        ]
+        return replace(step, pointers=tuple(pointers))
 
     def _view(self, node: Node) -> View:
         """Where `node` lies in the arena, and after which phase."""
@@ -224,7 +242,7 @@ class _Assembly:
             balance = emission.balances.get(name)
             return self.preparer.constant(node, packing, matrices, balance)
         if name in emission.ahead:
-            return self._ahead(node, emission.ahead[name])
+            return self._read(self._ahead(node, emission.ahead[name]), work)
         if packing is None:
             return self.plan.pointers[id(node)]
         key = (id(node), packing)
@@ -235,15 +253,15 @@ class _Assembly:
             text = to_text(packing.equation)
             emit = partial(generic.emit, task)
             kernel, packer = self.kernels.number(("generic", task), emit, "generic", text)
-            place = self._extra(4 * math.prod(packing.shape))
-            moved = 8 * math.prod(packing.shape)
-            pointers = (self.plan.pointers[id(node)], place)
             # Odd phases lie between the levels of the graph: here the weights are just there, and
             # no reader of them has begun.
             phase = 2 * self.level[id(node)] + 1
+            place = self._extra(4 * math.prod(packing.shape), phase)
+            moved = 8 * math.prod(packing.shape)
+            pointers = (self.plan.pointers[id(node)], place)
             self._step(phase, Step("(packing)", kernel, packer.chunks, pointers, 0, moved))
             self.packed[key] = place
-        return self.packed[key]
+        return self._read(self.packed[key], work)
 
     def _ahead(self, node: Node, ahead: Ahead) -> Pointer:
         """What is made of a node before its readers run, once for all that want the same."""
@@ -252,19 +270,26 @@ class _Assembly:
             text = to_text(ahead.task.statement.equation)
             made = ("ahead", ahead.task)
             kernel, emission = self.kernels.number(made, lambda: ahead.emission, "balance", text)
-            place = self._extra(ahead.nbytes)
+            phase = 2 * self.level[id(node)] + 1
+            place = self._extra(ahead.nbytes, phase)
             pointers = (self.plan.pointers[id(node)], place)
             moved = 4 * math.prod(node.shape) + ahead.nbytes
             step = Step("(balance)", kernel, emission.chunks, pointers, 0, moved)
-            self._step(2 * self.level[id(node)] + 1, step)
+            self._step(phase, step)
             self.made[key] = place
         return self.made[key]
 
-    def _extra(self, nbytes: int) -> Pointer:
-        """Memory that nothing else uses."""
-        place = Pointer("arena", 0, self.plan.arena_bytes + self.extra_bytes)
-        self.extra_bytes += -(-nbytes // 64) * 64
-        return place
+    def _extra(self, nbytes: int, phase: int) -> Pointer:
+        """Memory for what is made in a phase."""
+        self.extras.append(Lifetime(nbytes, phase, phase))
+        return Pointer("arena", len(self.extras), 0)
+
+    def _read(self, extra: Pointer, work: Work) -> Pointer:
+        """The pointer to what was made, which lasts until this work is done."""
+        made = self.extras[extra.index - 1]
+        last = max(made.last, 2 * work.phase)
+        self.extras[extra.index - 1] = replace(made, last=last)
+        return extra
 
     def _step(self, phase: int, step: Step) -> None:
         self.phases.setdefault(phase, []).append(step)

@@ -20,7 +20,7 @@ from striate.compiler.target import Target
 _TIMES, _MOST_LINES = 2, 6
 # The share of the last cache that weights may take which a step reads or fetches: others use it,
 # and a virtual machine may have but a part of it.
-_SHARE = 16
+_SHARE = 8
 
 _Range = tuple[int, int]
 
