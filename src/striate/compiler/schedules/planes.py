@@ -42,7 +42,7 @@ from striate.transforms.rewrite import fresh, outside_reductions, transform
 
 name = "planes"
 
-FEWEST_CHUNKS = 5
+FEWEST_PANELS = 5
 MOST_BANDS = 16
 
 
@@ -91,15 +91,14 @@ def seconds(statement: Statement, target: Target) -> float | None:
 
 
 def pays(statement: Statement, target: Target) -> bool:
-    """Whether planes are faster than two kernels: where they make enough chunks and stay cached."""
+    """Whether planes are faster than two kernels: where there are many and they stay cached."""
     parts = match(statement, target)
     if parts is None:
         return False
     batch, *_, features = parts.inner.shape
-    panels = batch * math.ceil(features / target.lanes)
-    return any(
-        parts.nbytes(4 * target.lanes, bands) <= target.l2 // 4 and panels * bands >= FEWEST_CHUNKS
-        for bands in parts.bands()
+    pitch = 4 * target.lanes
+    return batch * math.ceil(features / target.lanes) >= FEWEST_PANELS and any(
+        parts.nbytes(pitch, bands) <= target.l2 // 4 for bands in parts.bands()
     )
 
 
