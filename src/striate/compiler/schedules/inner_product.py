@@ -9,7 +9,7 @@
       for each panel of features, for each tile: accumulate pairs over the stage, rescale
 
 The data are read in place or, in a nested equation, computed as `staged` does. Where the product
-lies within a depthwise convolution its chunks are of features, as in `planes`, and the whole image
+lies within a depthwise convolution its chunks are as in `planes`, and the whole image
 is balanced before. See `pairs` for the algorithm and its error. Only a vector of features fits
 beside a pair's sums: the broadcasts of pixels are operands of the additions, and cost but loads.
 """

@@ -1,4 +1,4 @@
-"""A depthwise convolution over a pointwise product, a few features of the whole image at a time.
+"""A depthwise convolution over a pointwise product, a few features of a band of lines at a time.
 
     y[b,p,q,c] = sum[u,v](D[u,v,c] * where(1, relu(sum[i](W[i,c] * x[b,p+u-1,q+v-1,i])),
                                               x[b,p+u-1,q+v-1,0]))
