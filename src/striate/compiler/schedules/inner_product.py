@@ -20,7 +20,7 @@ from itertools import product
 
 from striate.compiler.builder import Offset, Value
 from striate.compiler.layout import Halo
-from striate.compiler.schedules import direct, grouped, planes, staged
+from striate.compiler.schedules import direct, grouped, plane_parts, planes, staged
 from striate.compiler.schedules.base import Emission, Task
 from striate.compiler.schedules.contraction import Contraction, fits_layout, match_contraction
 from striate.compiler.schedules.epilogue import fits_epilogue
@@ -54,7 +54,7 @@ _LAST, _WEIGHTS = 0.15, 80.0
 def seconds(statement: Statement, target: Target) -> float | None:
     if not _fits(statement, target):
         return None
-    parts = planes.match(statement, target)
+    parts = plane_parts.match(statement, target)
     if parts is not None:
         depthwise = grouped.seconds(parts.outer, target)
         contraction = _contraction(parts.inner)
@@ -80,7 +80,7 @@ def halo(statement: Statement) -> dict[str, Halo]:
 
 def transformed(statement: Statement, target: Target) -> str:
     """The weights."""
-    parts, nest = planes.match(statement, target), _nest(statement, target)
+    parts, nest = plane_parts.match(statement, target), _nest(statement, target)
     product = parts.inner if parts else nest.outer if nest else statement
     contraction = match_contraction(product)
     assert contraction is not None
@@ -88,7 +88,7 @@ def transformed(statement: Statement, target: Target) -> str:
 
 
 def emit(task: Task) -> Emission:
-    parts = planes.match(task.statement, task.target)
+    parts = plane_parts.match(task.statement, task.target)
     if parts is not None:
         return _Planes(task, parts).emission()
     nest = _nest(task.statement, task.target)
@@ -189,7 +189,7 @@ class _Depthwise(_Staged, staged.Depthwise):
 class _Planes(Paired, planes.Planes):
     """The product lies within a depthwise convolution; its data are a balanced image."""
 
-    def __init__(self, task: Task, parts: planes.Parts) -> None:
+    def __init__(self, task: Task, parts: plane_parts.Parts) -> None:
         contraction = match_contraction(parts.inner)
         assert contraction is not None
         data, indices = contraction.data, (*contraction.rows, *contraction.order)
@@ -204,7 +204,7 @@ class _Planes(Paired, planes.Planes):
         named = [(image.tensor, layout) if n == data.tensor else (n, at) for n, at in task.layouts]
         super().__init__(replace(task, layouts=tuple(named)), replace(parts, inner=outer))
 
-    def _target(self, target: Target, parts: planes.Parts) -> Target:
+    def _target(self, target: Target, parts: plane_parts.Parts) -> Target:
         # A vector that is read as an operand takes its load however many lanes it has.
         return target
 
