@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from striate.compiler.balance import Balance
 from striate.compiler.balance_code import balance_words, emit_balance
-from striate.compiler.layout import memory_order, strides_in
+from striate.compiler.layout import CACHE_LINE, memory_order, strides_in
 from striate.compiler.pack import CHUNK_BYTES, Copy, Factor, copy, packed_shape, product
 from striate.compiler.pack_code import emit_pack
 from striate.compiler.program import Kernel, Pointer, Preparation, Program, Step, Value
@@ -16,8 +16,6 @@ from striate.compiler.toom_cook import Matrices
 from striate.network.graph import Array, Derived, Known, Parameter
 from striate.notation.ir import Shape, Statement
 from striate.transforms.rewrite import copying
-
-CACHE_LINE = 64
 
 MakeKernel = Callable[[object, Emission, str, str], Kernel]
 

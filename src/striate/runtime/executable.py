@@ -164,10 +164,10 @@ class Executable:
     def _point(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Write where the inputs and outputs of this call lie."""
         words = self._job.words
-        for word, index, offset in self._patches["input"]:
-            words[word] = address(inputs[index]) + offset
-        for word, index, offset in self._patches["output"]:
-            words[word] = address(outputs[index]) + offset
+        for space, arrays in (("input", inputs), ("output", outputs)):
+            bases = [address(array) for array in arrays]
+            for word, index, offset in self._patches[space]:
+                words[word] = bases[index] + offset
 
     def _run(self) -> None:
         if self.threads == 1:

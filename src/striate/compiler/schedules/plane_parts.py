@@ -8,7 +8,7 @@ is
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from striate.compiler.layout import NO_HALO, Halo
 from striate.compiler.schedules import direct, grouped
@@ -41,9 +41,9 @@ class Parts:
     inner: Statement
     outer: Statement
     halo: Halo
-    step: int = 0
-    first: int = 0
-    reach: int = 0
+    step: int
+    first: int
+    reach: int
 
     def rows(self, first: int, last: int) -> tuple[int, int]:
         """The rows of a plane from the first to the last (not included) that such lines need."""
@@ -60,11 +60,17 @@ class Parts:
 
     def nbytes(self, pitch: int, bands: int) -> int:
         """The size of a band of a plane with its margin, `pitch` bytes for each pixel."""
-        _, height, width, _ = self.inner.shape
-        top, bottom, left, right = self.halo
+        _, height, *_ = self.inner.shape
+        top, bottom, *_ = self.halo
         lines = math.ceil(self.outer.shape[1] / bands)
         rows = height if bands == 1 else min(height, self.step * (lines - 1) + self.reach)
-        return (top + rows + bottom) * (left + width + right) * pitch
+        return (top + rows + bottom) * self.row_bytes(pitch)
+
+    def row_bytes(self, pitch: int) -> int:
+        """The bytes of a row of a plane with its margin."""
+        _, _, width, _ = self.inner.shape
+        _, _, left, right = self.halo
+        return (left + width + right) * pitch
 
 
 def match(statement: Statement, target: Target) -> Parts | None:
@@ -77,25 +83,31 @@ def match(statement: Statement, target: Target) -> Parts | None:
             pass
         case _:
             return None
-    parts = _cut(statement, data)
-    if parts is None or direct.seconds(parts.inner, target) is None:
+    cut = _cut(statement, data)
+    if cut is None:
         return None
-    if any(margin != NO_HALO for margin in direct.halo(parts.inner).values()):
+    inner, outer, halo = cut
+    if direct.seconds(inner, target) is None:
         return None
-    depthwise = grouped.match(parts.outer, target.lanes)
+    if any(margin != NO_HALO for margin in direct.halo(inner).values()):
+        return None
+    depthwise = grouped.match(outer, target.lanes)
     if depthwise is None or depthwise.feature is not None:
         return None
-    beside = outer_reads(parts.outer.equation.expression) or []
+    beside = outer_reads(outer.equation.expression) or []
     if any(len(read.access) > 1 for read in beside):
         return None
-    rows, extents = depthwise.data.access[1], dict(parts.outer.extents)
+    rows, extents = depthwise.data.access[1], dict(outer.extents)
     line = depthwise.rows[1]
     taps = sum(step * (extents[index] - 1) for index, step in rows.terms if index != line)
-    return replace(parts, step=rows.coefficient(line), first=rows.offset, reach=taps + 1)
+    return Parts(inner, outer, halo, rows.coefficient(line), rows.offset, taps + 1)
 
 
-def _cut(statement: Statement, data: Apply) -> Parts | None:
-    """The statement cut at `data`, the planes' places named by indices of their own."""
+def _cut(statement: Statement, data: Apply) -> tuple[Statement, Statement, Halo] | None:
+    """The inner and the outer statement and the planes' halo, cut at `data`.
+
+    The planes' places are named by indices of their own.
+    """
     match data:
         case Apply("where", (Constant(1.0), value, Read())):
             guarded = True
@@ -141,4 +153,4 @@ def _cut(statement: Statement, data: Apply) -> Parts | None:
         return None
     # The planes may not depend on where they are read from.
     alone = {index for index, _ in inner.extents} & set(places[1:3])
-    return None if alone else Parts(inner, outer, margin)
+    return None if alone else (inner, outer, margin)

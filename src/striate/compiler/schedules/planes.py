@@ -112,9 +112,7 @@ class Planes(Direct):
 
     def _with_plane(self, target: Target, pitch: int) -> Task:
         """The inner statement's task, with the plane's layout for so many bytes a pixel."""
-        _, _, width, _ = self.parts.inner.shape
-        _, _, left, right = self.parts.halo
-        strides = (0, (left + width + right) * pitch, pitch, 4)
+        strides = (0, self.parts.row_bytes(pitch), pitch, 4)
         layout = Layout(self.parts.inner.shape, strides, self.parts.halo)
         stage = self.parts.inner.equation.output.tensor
         return Task(self.parts.inner, (*self.given.layouts, (stage, layout)), target)
@@ -133,9 +131,7 @@ class Planes(Direct):
         return Emission(self._write, chunks, plan, packed, scratch, room=self._room())
 
     def _row_bytes(self) -> int:
-        _, _, width, _ = self.parts.inner.shape
-        _, _, left, right = self.parts.halo
-        return (left + width + right) * 4 * self.width
+        return self.parts.row_bytes(4 * self.width)
 
     def _band_tiles(self) -> list[range]:
         """The rows of tiles of each band."""
